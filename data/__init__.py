@@ -1,0 +1,1 @@
+"""Raw text to documents, token shards and batches."""

@@ -1,0 +1,1 @@
+"""Language models as plain modules: families, sizes, generation."""

@@ -1,0 +1,70 @@
+"""Errors that a user can act on, and the exit code that each one means.
+
+Exit codes: 0 done, 2 usage or configuration, 3 bad data, 4 training failed,
+5 preempted with a checkpoint saved, 1 anything else.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_OK = 0
+EXIT_OTHER = 1
+EXIT_USAGE = 2
+EXIT_DATA = 3
+EXIT_TRAINING = 4
+EXIT_PREEMPTED = 5
+
+
+class SeedbedError(Exception):
+    """A mistake or a fault that is explained to the user without a traceback.
+
+    `fix` is one sentence that says what to do about it.
+    """
+
+    exit_code = EXIT_OTHER
+
+    def __init__(self, message: str, fix: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  fix: {self.fix}" if self.fix else self.message
+
+
+class UsageError(SeedbedError):
+    """A wrong flag, path or combination of settings."""
+
+    exit_code = EXIT_USAGE
+
+
+class ConfigError(UsageError):
+    """A configuration that cannot be honoured."""
+
+
+class DataError(SeedbedError):
+    """Input that is missing, damaged or not what it claims to be."""
+
+    exit_code = EXIT_DATA
+
+
+class CheckpointError(DataError):
+    """A checkpoint that fails its hashes, is incomplete, or fits another model."""
+
+
+class TrainingError(SeedbedError):
+    """Training itself went wrong: non-finite numbers, no progress."""
+
+    exit_code = EXIT_TRAINING
+
+
+class Preempted(SeedbedError):
+    """The run was asked to stop; a checkpoint holds everything that it did."""
+
+    exit_code = EXIT_PREEMPTED
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The entry of `known` that `word` most likely meant, or None."""
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return matches[0] if matches else None

@@ -1,0 +1,1 @@
+"""Configuration, the training loop, engines, checkpoints, launching and supervising."""
