@@ -1,0 +1,55 @@
+# Everything that a person or a machine does to this repository; `make` alone lists it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Where to take torch from, when not from pip's own configuration; only the torch step uses it.
+TORCH_INDEX ?=
+# More arguments for pytest, such as PYTEST_ARGS="-k checkpoint -x".
+PYTEST_ARGS ?=
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo check test test-all test-chaos bench clean
+
+help:
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## create .venv with everything pinned in constraints.txt
+
+demo: $(STAMP)  ## grow a small model on this machine, from text to report, in ./demo
+	$(BIN)/seedbed demo --out demo
+
+check: $(STAMP)  ## lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: $(STAMP)  ## the tests that take seconds each
+	$(PYTEST) -m "not long and not chaos" $(PYTEST_ARGS)
+
+test-all: $(STAMP)  ## every test, those that take minutes and those that inject faults too
+	$(PYTEST) $(PYTEST_ARGS)
+
+test-chaos: $(STAMP)  ## only the tests that inject faults
+	$(PYTEST) -m chaos $(PYTEST_ARGS)
+
+bench: $(STAMP)  ## run every comparison in benchmarks/
+	@set -e; for script in benchmarks/*.py; do \
+		if [ -e "$$script" ]; then echo "== $$script" >&2; $(BIN)/python -P "$$script"; fi; \
+	done
+
+clean:  ## remove .venv, ./demo, caches and build outputs; runs/ stays
+	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# With an index of its own, torch comes without its dependencies: they are pinned to releases that
+# such an index need not have, and the second step installs them.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Seedbed needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + "\n  fix: make setup PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,215 @@
+"""`seedbed train`, `plan` and `demo`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cluster.commands.options import Json, Sets
+from cluster.output import command, emit, note
+from seedbed.errors import UsageError
+
+Recipe = Annotated[str | None, typer.Argument(help="A shipped recipe or the path of a .toml file.")]
+
+
+@command
+def train(
+    recipe: Recipe = None,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", help="Where the run lives. Default: runs/RECIPE-TIME.")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Continue this run.")] = None,
+    fork: Annotated[
+        Path | None,
+        typer.Option(
+            "--fork",
+            metavar="NEW_DIR",
+            help="With --resume: branch off into a new run; any setting may differ.",
+        ),
+    ] = None,
+    init_from: Annotated[
+        Path | None, typer.Option("--init-from", metavar="CHECKPOINT", help="Start from these weights alone.")
+    ] = None,
+    sets: Sets = None,
+    list_recipes: Annotated[bool, typer.Option("--list", help="List the shipped recipes.")] = False,
+    json: Json = False,
+) -> None:
+    """Train a model, from raw text if need be, until it is done.
+
+    The same command again continues the run. SIGTERM or Ctrl-C saves a checkpoint and exits with 5.
+    """
+    if list_recipes:
+        return _list_recipes(json)
+    from training import prepare
+    from training.run_directory import RunDirectory
+    from training.supervisor import Supervisor
+
+    path = _run_path(recipe, run_dir, resume, fork, init_from)
+    with RunDirectory(path).lock() as lock:
+        if resume is not None and fork is not None:
+            run, notices = prepare.fork(resume, path, sets or [])
+        elif resume is not None:
+            run, notices = prepare.resume(path, sets or [])
+        else:
+            run, notices = prepare.start(str(recipe), sets or [], path, init_from)
+        _announce(run, notices)
+        summary = _supervise(Supervisor(run, lock), run)
+    emit(summary, json=json, render=_summary_text)
+    return None
+
+
+def _run_path(
+    recipe: str | None, run_dir: Path | None, resume: Path | None, fork: Path | None, init_from: Path | None
+) -> Path:
+    """Where the run lives; raises UsageError when flags contradict each other."""
+    from training.run_directory import RunDirectory
+
+    if resume is None:
+        if fork is not None:
+            raise UsageError("--fork needs a run to branch off from", "add --resume RUN")
+        if recipe is None:
+            raise UsageError("no recipe given", "seedbed train gpt-demo; --list shows the shipped recipes")
+        if run_dir is None:
+            from datetime import datetime
+
+            stem = Path(recipe).stem
+            run_dir = Path("runs") / f"{stem}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+        return run_dir
+    for value, flag in ((recipe, "a recipe"), (run_dir, "--run-dir"), (init_from, "--init-from")):
+        if value is not None:
+            raise UsageError(f"--resume and {flag} contradict each other", f"leave out {flag}")
+    if fork is None:
+        RunDirectory.existing(resume)
+        return resume
+    return fork
+
+
+def _announce(run: Any, notices: list[str]) -> None:
+    from cluster.render import plan_text
+    from training.run_directory import read_json
+
+    note(plan_text(read_json(run.plan_path)))
+    for text in notices:
+        note(f"! {text}")
+    note(f"run directory: {run.path}")
+
+
+def _supervise(supervisor: Any, run: Any) -> dict[str, Any]:
+    """Run to the end with the tracker beside it; the report is written however it ends."""
+    from cluster.tracking import mirrored
+    from evals.report import write_report
+
+    try:
+        with mirrored(run):
+            supervisor.supervise()
+            summary = summarize(run)
+            report = write_report(run.path)
+    except BaseException:
+        try:
+            write_report(run.path)
+        except (OSError, ValueError, KeyError) as error:
+            note(f"! no report was written: {error}")
+        raise
+    return {**summary, "report": str(report)}
+
+
+def summarize(run: Any) -> dict[str, Any]:
+    """What a finished run came to; stores the measured figures in its plan."""
+    from seedbed.files import write_json
+    from training.metrics import read_events, surviving_rows
+    from training.plan import measure
+    from training.run_directory import read_json
+
+    rows, events = surviving_rows(run.path), read_events(run.path)
+    baselines = [
+        e["baseline_bytes"] for e in events if e.get("kind") == "attempt_started" and "baseline_bytes" in e
+    ]
+    plan = measure(read_json(run.plan_path), rows, baselines[-1] if baselines else 0)
+    write_json(run.plan_path, plan)
+    steps = [row for row in rows if row["kind"] == "train"]
+    evals = [row for row in rows if row["kind"] == "eval"]
+    return {
+        "run": str(run.path),
+        "state": "finished",
+        "step": steps[-1]["step"] if steps else 0,
+        "tokens": steps[-1]["tokens"] if steps else 0,
+        "loss": steps[-1]["loss"] if steps else None,
+        "val_loss": evals[-1]["val_loss"] if evals else None,
+        "val_bits_per_byte": evals[-1]["val_bits_per_byte"] if evals else None,
+        "restarts": sum(event.get("kind") == "restarted" for event in events),
+        "goodput": steps[-1]["goodput"] if steps else None,
+        "plan": plan,
+    }
+
+
+def _summary_text(summary: dict[str, Any]) -> str:
+    from cluster.render import measured_text
+
+    lines = [f"finished: step {summary['step']}, {summary['tokens']:,} tokens"]
+    if summary["val_loss"] is not None:
+        lines[0] += (
+            f", validation loss {summary['val_loss']:.4f} ({summary['val_bits_per_byte']:.4f} bits per byte)"
+        )
+    lines += [measured_text(summary["plan"]), f"report: {summary['report']}", "next:"]
+    run = summary["run"]
+    lines += [
+        f"  seedbed generate {run} --prompt 'def '",
+        f"  seedbed eval {run}",
+        f"  seedbed runs show {run}",
+    ]
+    return "\n".join(line for line in lines if line)
+
+
+def _list_recipes(json: bool) -> None:
+    from training.recipes import description_of, recipe_names
+
+    recipes = {name: description_of(name) for name in recipe_names()}
+    emit(
+        {"recipes": recipes},
+        json=json,
+        render=lambda v: "\n".join(f"{n}  {d}" for n, d in v["recipes"].items()),
+    )
+
+
+@command
+def plan(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe, a .toml file, or a run directory.")],
+    sets: Sets = None,
+    json: Json = False,
+) -> None:
+    """What a recipe will need, before it takes anything; for a run, predicted beside measured."""
+    from cluster.render import measured_text, plan_text
+    from training.plan import make_plan, notices
+    from training.prepare import peak_of
+    from training.run_directory import RunDirectory, read_json
+
+    if Path(recipe, "config.toml").is_file():
+        if sets:
+            raise UsageError(
+                "a run's plan is what it was started with", "leave out --set, or plan the recipe"
+            )
+        value = read_json(RunDirectory(Path(recipe)).plan_path)
+    else:
+        from training.devices import resolve_hardware
+        from training.prepare import planned_vocab
+        from training.recipes import load_config
+
+        config = planned_vocab(resolve_hardware(load_config(recipe, sets or [])))
+        value = make_plan(config, Path("runs"), peak_flops=peak_of(config))
+        value["notices"] = notices(value)
+    emit(value, json=json, render=lambda v: "\n".join(filter(None, [plan_text(v), measured_text(v)])))
+
+
+@command
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for everything the demonstration makes.")] = Path(
+        "demo"
+    ),
+    sets: Sets = None,
+    json: Json = False,
+) -> None:
+    """Grow a small GPT on this Python's standard library, kill a worker on the way, and report."""
+    from cluster.demo import run_demo
+    from cluster.render import demo_text
+
+    emit(run_demo(out, sets or []), json=json, render=demo_text)

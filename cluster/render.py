@@ -1,0 +1,159 @@
+"""Results as people read them: tables and short texts. What is shown is what `--json` holds."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from seedbed.progress import human_bytes, human_count, human_time
+
+
+def cell(column: str, value: Any) -> str:
+    """One value of a table, in the units of its column."""
+    if value is None:
+        return "-"
+    if column == "bytes" or column.endswith("_bytes"):
+        return human_bytes(value)
+    if column in ("time", "started"):
+        return f"{datetime.fromtimestamp(value).astimezone():%Y-%m-%d %H:%M}"
+    if column == "goodput":
+        return f"{value:.0%}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)
+
+
+def table(rows: Iterable[dict[str, Any]], columns: Sequence[str], title: str = "") -> Any:
+    """A table of dictionaries; a column that no row has is left out."""
+    from rich import box
+    from rich.table import Table
+
+    rows = list(rows)
+    shown = [column for column in columns if any(row.get(column) is not None for row in rows)]
+    view = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    for column in shown:
+        numeric = all(isinstance(row.get(column), int | float | None) for row in rows)
+        view.add_column(column.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        view.add_row(*[cell(column, row.get(column)) for column in shown])
+    return view
+
+
+def group(*parts: Any) -> Any:
+    """Several tables or texts, one under the other; text is never read as markup."""
+    from rich.console import Group
+    from rich.text import Text
+
+    return Group(*[Text(part) if isinstance(part, str) else part for part in parts if part])
+
+
+def plan_text(plan: dict[str, Any]) -> str:
+    """The plan in a few lines."""
+    memory, batch, predicted = plan["memory_bytes_per_device"], plan["batch"], plan["predicted"]
+    parts = ", ".join(f"{name} {human_bytes(size)}" for name, size in memory.items() if name != "total" and size)
+    lines = [
+        f"plan: {human_count(plan['parameters']['total'])} parameters "
+        f"({human_count(plan['parameters']['non_embedding'])} without embeddings), "
+        f"{human_count(plan['flops_per_token']['full'])} FLOPs per token "
+        f"({human_count(plan['flops_per_token']['causal'])} causal)",
+        f"  {human_count(plan['tokens'])} tokens in {plan['steps']:,} steps of {batch['tokens_per_step']:,}: "
+        f"{batch['num_micro_batches']} micro-batches of {batch['micro_batch_size']} on {batch['num_ranks']} rank(s), "
+        f"{plan['precision']} on {plan['device']}",
+        f"  memory per rank {human_bytes(memory['total'])}: {parts}",
+        f"  checkpoint {human_bytes(plan['checkpoint_bytes'])}, {plan['checkpoints_kept']} kept; "
+        f"disk free {human_bytes(plan['disk_free_bytes'])}",
+    ]
+    if predicted["tokens_per_s"]:
+        lines.append(
+            f"  about {human_count(predicted['tokens_per_s'])} tokens/s, {human_time(predicted['hours'] * 3600)}"
+        )
+    return "\n".join([*lines, *(f"! {text}" for text in plan.get("notices", []))])
+
+
+def measured_text(plan: dict[str, Any]) -> str:
+    """Predicted beside measured, empty before a run has ended."""
+    measured = plan.get("measured")
+    if not measured:
+        return ""
+    predicted = plan["predicted"]
+    lines = ["predicted and measured:"]
+    for label, before, after, show in (
+        ("tokens/s", predicted["tokens_per_s"], measured["tokens_per_s"], human_count),
+        (
+            "memory per rank",
+            plan["memory_bytes_per_device"]["total"],
+            measured["memory_bytes"],
+            human_bytes,
+        ),
+        ("checkpoint", plan["checkpoint_bytes"], measured["checkpoint_bytes"], human_bytes),
+    ):
+        if before and after:
+            lines.append(f"  {label}: {show(before)} predicted, {show(after)} measured ({after / before:.2f}x)")
+    return "\n".join(lines)
+
+
+def dataset_view(report: dict[str, Any]) -> Any:
+    """A data set: splits, drops, lengths, documents."""
+    from cluster.dataset_view import view
+
+    return view(report)
+
+
+def eval_view(result: dict[str, Any]) -> Any:
+    """Scores with intervals, baselines on the same bytes beside them."""
+    from cluster.eval_view import view
+
+    return view(result)
+
+
+def run_view(run: dict[str, Any]) -> Any:
+    """One run."""
+    facts = {key: value for key, value in run["summary"].items() if value is not None}
+    rows = [{"what": key.replace("_", " "), "value": cell(key, value)} for key, value in facts.items()]
+    changed = [{"setting": k, "recipe": v[0], "this run": v[1]} for k, v in run["difference"].items()]
+    return group(
+        table(rows, ("what", "value")),
+        table(changed, ("setting", "recipe", "this run"), "settings that differ from the recipe") if changed else "",
+        table(run["checkpoints"], ("step", "path"), "checkpoints") if run["checkpoints"] else "",
+        table(run["events"], ("time", "kind", "message"), "last events"),
+        measured_text(run["plan"]),
+    )
+
+
+def comparison_view(value: dict[str, Any]) -> Any:
+    """Runs side by side."""
+    columns = ("name", "state", "step", "tokens", "loss", "val_loss", "val_bits_per_byte", "tokens_per_s", "goodput")
+    settings = [{"setting": key, **values} for key, values in value["differences"].items()]
+    names = [run["name"] for run in value["runs"]]
+    return group(
+        table(value["runs"], columns),
+        table(settings, ("setting", *names), "settings that differ") if settings else "all settings are equal",
+    )
+
+
+def doctor_view(value: dict[str, Any]) -> Any:
+    """Checks, and how to mend what failed."""
+    marks = {"ok": "ok", "warning": "warning", "failed": "FAILED"}
+    rows = [{**check, "state": marks[check["state"]]} for check in value["checks"]]
+    fixes = [f"{check['name']}: {check['fix']}" for check in value["checks"] if check["state"] != "ok" and check["fix"]]
+    return group(table(rows, ("state", "name", "detail")), "\n".join(fixes))
+
+
+def demo_text(value: dict[str, Any]) -> str:
+    """What the demonstration showed."""
+    lines = ["", f"bits per byte on {value['documents']:,} held-out files ({human_bytes(value['utf8_bytes'])}):"]
+    width = max(len(row["name"]) for row in value["table"])
+    for row in value["table"]:
+        interval = f"  [{row['low']:.3f}, {row['high']:.3f}]" if row.get("low") is not None else ""
+        lines.append(f"  {row['name']:<{width}}  {row['bits_per_byte']:.3f}{interval}")
+    lines += [
+        "",
+        f"worker killed: {value['killed']}; the run healed itself: {value['restarts']} restart(s), "
+        f"goodput {value['goodput']:.0%}",
+        f"sample:\n{value['sample']}",
+        "",
+        f"report: {value['report']}",
+        f"done in {human_time(value['seconds'])}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,30 @@
+"""The tracker beside a run: started with it, given a moment at its end, never in its way."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cluster.output import note
+from training.run_directory import RunDirectory
+from training.tracking import default_uri, finish_mirror, start_mirror
+
+DRAIN_S = 30.0
+
+
+@contextmanager
+def mirrored(run: RunDirectory) -> Iterator[None]:
+    """Mirror `run` to MLflow, if it is wanted and installed; says so when it is wanted and cannot be."""
+    config = run.config()
+    if not config.tracking.mlflow:
+        yield
+        return
+    uri = config.tracking.uri or default_uri(run.path)
+    process = start_mirror(run.path, uri, config.tracking.experiment)
+    if process is None:
+        message = "metrics are not mirrored to MLflow: install it with pip install 'seedbed[mlflow]'"
+        run.event("tracking_off", message)
+        note(f"! {message}")
+    try:
+        yield
+    finally:
+        if process is not None:
+            finish_mirror(process, DRAIN_S)

@@ -1,0 +1,64 @@
+"""From bytes or JSON strings to documents: what is text, and what happens to what is not.
+
+UTF-8 is strict and newlines stay as they are, so that the byte counts of a dataset are those of
+its input.
+"""
+
+import re
+from typing import Any, Literal
+
+from data.sources.documents import Document, Drop
+from seedbed.errors import DataError
+
+Policy = Literal["drop", "replace", "fail"]
+
+REPLACEMENT = "\ufffd"
+
+# JSON can spell an unpaired surrogate ("\ud800"): a Python string, but no UTF-8 text.
+_NOT_TEXT = re.compile("[\0\ud800-\udfff]")
+
+
+def document_from_bytes(raw: bytes, policy: Policy, id: str, source: str, offset: int = 0) -> Document | Drop:
+    """The document whose text is `raw`, read from byte `offset` of `source`."""
+    nul = raw.find(b"\0")
+    if nul >= 0:
+        problem, detail = "binary", f"NUL at byte {offset + nul}"
+    else:
+        try:
+            return _unless_empty(Document(raw.decode("utf-8"), id, source))
+        except UnicodeDecodeError as error:
+            problem, detail = "undecodable", f"byte {offset + error.start} is not UTF-8 ({error.reason})"
+    text = raw.decode("utf-8", errors="replace").replace("\0", REPLACEMENT) if policy == "replace" else ""
+    return _by_policy(policy, Drop(id, source, problem, detail), Document(text, id, source, replaced=True))
+
+
+def document_from_string(
+    text: str, policy: Policy, id: str, source: str, meta: dict[str, Any], replaced: bool = False
+) -> Document | Drop:
+    """The document whose text a parser has already decoded; `replaced` says what it did to that end."""
+    found = _NOT_TEXT.search(text)
+    if found is None:
+        return _unless_empty(Document(text, id, source, meta, replaced))
+    kind = "NUL" if found[0] == "\0" else "an unpaired surrogate"
+    drop = Drop(id, source, "undecodable", f"character {found.start()} of the text is {kind}")
+    return _by_policy(policy, drop, Document(_NOT_TEXT.sub(REPLACEMENT, text), id, source, meta, True))
+
+
+def printable(name: str) -> str:
+    """`name` as valid UTF-8: file names and JSON ids may hold what cannot be encoded."""
+    return name.encode("utf-8", errors="backslashreplace").decode("utf-8")
+
+
+def _by_policy(policy: Policy, drop: Drop, replacement: Document) -> Document | Drop:
+    if policy == "fail":
+        raise DataError(
+            f"{drop.source}: {drop.detail}",
+            "repair or leave out the file, or set data.on_undecodable to drop or replace",
+        )
+    return drop if policy == "drop" else replacement
+
+
+def _unless_empty(document: Document) -> Document | Drop:
+    if document.text and not document.text.isspace():
+        return document
+    return Drop(document.id, document.source, "empty", "no text but white space")

@@ -1,0 +1,63 @@
+"""A file whose bytes are checked against its receipt before anyone sees them."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seedbed.errors import DataError
+
+FIX = "rebuild the dataset with `seedbed data build`, or copy the file again"
+
+
+class VerifiedFile:
+    """A file mapped into memory; each slice of its receipt is hashed when it is first read, once.
+
+    Raises DataError at once when the file is missing or of another size, and at a read when a
+    slice does not have its hash.
+    """
+
+    def __init__(self, path: Path, receipt: dict[str, Any]) -> None:
+        self.path = path
+        self._num_bytes: int = receipt["bytes"]
+        self._slice_bytes: int = receipt["slice_bytes"]
+        self._hashes: list[str] = receipt["slices"]
+        self._verified: set[int] = set()
+        self._mapped: NDArray[np.uint8] | None = None
+        self._check_size()
+
+    def read(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Bytes start .. stop-1, as a view of the mapped file."""
+        if start >= stop:
+            return np.empty(0, dtype=np.uint8)
+        if self._mapped is None:
+            self._check_size()
+            self._mapped = np.memmap(self.path, dtype=np.uint8, mode="r")
+        for number in range(start // self._slice_bytes, (stop - 1) // self._slice_bytes + 1):
+            if number not in self._verified:
+                self._verify_slice(self._mapped, number)
+        return self._mapped[start:stop]
+
+    def read_all(self) -> bytes:
+        return self.read(0, self._num_bytes).tobytes()
+
+    def verify(self) -> None:
+        """Check every slice that was not read yet."""
+        self.read(0, self._num_bytes)
+
+    def _verify_slice(self, mapped: NDArray[np.uint8], number: int) -> None:
+        start = number * self._slice_bytes
+        stop = min(start + self._slice_bytes, self._num_bytes)
+        if hashlib.sha256(mapped[start:stop]).hexdigest() != self._hashes[number]:
+            raise DataError(f"{self.path} is damaged in slice {number} (bytes {start} .. {stop - 1})", FIX)
+        self._verified.add(number)
+
+    def _check_size(self) -> None:
+        try:
+            size = self.path.stat().st_size
+        except OSError as error:
+            raise DataError(f"{self.path} is missing from the dataset ({error.strerror})", FIX) from error
+        if size != self._num_bytes:
+            raise DataError(f"{self.path} has {size:,} bytes, not the {self._num_bytes:,} that were written", FIX)

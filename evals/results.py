@@ -1,0 +1,144 @@
+"""Scores of a checkpoint, task by task, kept as files beside the run.
+
+A result says on what it was computed (a digest of the items, of the dataset and of the tokenizer), from
+which step and how, so that two results can be compared without asking anyone.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import seedbed
+from evals.baselines import baselines
+from evals.bits_per_byte import bits_per_byte, by_source, estimate_as_json, score_documents
+from evals.items import is_dataset, load_items, split_texts
+from seedbed.errors import UsageError, nearest
+from seedbed.files import write_json
+from seedbed.progress import Progress
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to evaluate. `data` None means the holdout split of the dataset that the run was trained on."""
+
+    data: Path | None = None
+    with_baselines: bool = False
+    batch_size: int = 8
+    stride: int | None = None
+    device: str = "cpu"
+
+
+def evaluate(
+    run_or_step: Path,
+    tasks: Sequence[str] = ("bits-per-byte",),
+    data: Path | None = None,
+    with_baselines: bool = False,
+    *,
+    batch_size: int = 8,
+    stride: int | None = None,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Run `tasks` on a run's newest good checkpoint, or on the step directory that is given.
+
+    Returns {"run", "step", "tasks": {task: result}, "files": [...]}, all of it JSON. Each result is also
+    written to RUN/evals/, whole or not at all. Baselines are computed where the task has any.
+    """
+    from training.checkpoint import load_model
+
+    for task in tasks:
+        if task not in TASKS:
+            close = nearest(task, TASKS)
+            hint = f"did you mean {close}?" if close else f"the tasks are: {', '.join(TASKS)}"
+            raise UsageError(f"there is no task {task!r}", hint)
+    options = Options(data, with_baselines, batch_size, stride, device)
+    checkpoint = load_model(run_or_step)
+    run_dir = run_dir_of(run_or_step)
+    results, files = {}, []
+    for task in tasks:
+        started = time.monotonic()
+        result = TASKS[task](checkpoint, options)
+        results[task] = {
+            "format": "seedbed-eval",
+            "version": 1,
+            "task": task,
+            "step": checkpoint.step,
+            "time": time.time(),
+            **result,
+            "seconds": time.monotonic() - started,
+            "seedbed_version": seedbed.__version__,
+        }
+        files.append(str(_write(run_dir, task, results[task], is_own=data is None)))
+    return {"run": str(run_dir), "step": checkpoint.step, "tasks": results, "files": files}
+
+
+def run_dir_of(run_or_step: Path) -> Path:
+    """RUN, for RUN itself and for RUN/checkpoints/step-N."""
+    path = run_or_step.resolve()
+    return path.parent.parent if path.parent.name == "checkpoints" else path
+
+
+def _write(run_dir: Path, task: str, result: dict[str, Any], *, is_own: bool) -> Path:
+    """RUN/evals/TASK-step-N.json; a result on other data carries the start of its items' digest as well."""
+    folder = run_dir / "evals"
+    folder.mkdir(exist_ok=True)
+    suffix = "" if is_own else f"-{result['items'][:8]}"
+    path = folder / f"{task}-step-{result['step']}{suffix}.json"
+    write_json(path, result)
+    return path
+
+
+def _bits_per_byte(checkpoint: Any, options: Options) -> dict[str, Any]:
+    from data.tokenizers import load_tokenizer
+
+    tokenizer = load_tokenizer(checkpoint.tokenizer_path)
+    data = options.data or checkpoint.dataset_path
+    if data is None:
+        raise UsageError("the dataset of this run is not on this machine", "say what to score with --data")
+    item_set = load_items(Path(data), tokenizer)
+    context = checkpoint.config.model.context
+    model = checkpoint.model.to(options.device).eval()
+    with Progress("score", sum(len(item.tokens) for item in item_set.items), " tokens") as bar:
+        scores = score_documents(
+            model,
+            item_set.items,
+            context=context,
+            end_of_text_id=tokenizer.end_of_text_id,
+            stride=options.stride,
+            batch_size=options.batch_size,
+            device=options.device,
+            on_tokens=bar.advance,
+        )
+    return {
+        **estimate_as_json(bits_per_byte(scores)),
+        "unit": "bits per byte",
+        "documents": len(scores),
+        "utf8_bytes": sum(score.utf8_bytes for score in scores),
+        "tokens": sum(score.tokens for score in scores),
+        "by_source": by_source(scores),
+        "items": item_set.digest,
+        "data": item_set.origin,
+        "tokenizer_fingerprint": tokenizer.fingerprint,
+        "method": {
+            "context": context,
+            "stride": options.stride or max(1, context // 2),
+            "batch_size": options.batch_size,
+            "device": options.device,
+            "interval": "95 %, ratio over documents",
+        },
+        "baselines": _baselines(item_set.items, checkpoint, options),
+    }
+
+
+def _baselines(items: Sequence[Any], checkpoint: Any, options: Options) -> list[dict[str, Any]]:
+    if not options.with_baselines:
+        return []
+    trained_on = checkpoint.dataset_path
+    known = trained_on is not None and is_dataset(Path(trained_on))
+    train = split_texts(Path(trained_on), "train") if known else ()
+    return baselines([item.text for item in items], train)
+
+
+TASKS: dict[str, Callable[[Any, Options], dict[str, Any]]] = {"bits-per-byte": _bits_per_byte}
+"""Every task by the name that the command line takes."""

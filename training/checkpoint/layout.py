@@ -1,0 +1,109 @@
+"""Names inside `checkpoints/`, and which steps exist."""
+
+import re
+import shutil
+from pathlib import Path
+
+from seedbed.errors import CheckpointError, UsageError
+from seedbed.files import fsync_dir
+
+MANIFEST = "manifest.json"
+_STEP = re.compile(r"^step-(\d+)$")
+_TEMPORARY = re.compile(r"^step-\d+\.tmp-[0-9a-f]+$")
+_ABANDONED = re.compile(r"^abandoned-(\d+)-step-(\d+)$")
+
+
+def checkpoints_dir(run_dir: Path) -> Path:
+    """Where the steps of a run are."""
+    return run_dir / "checkpoints"
+
+
+def step_dir(run_dir: Path, step: int) -> Path:
+    """The directory of one finished step."""
+    return checkpoints_dir(run_dir) / f"step-{step}"
+
+
+def temporary_dir(run_dir: Path, step: int, nonce: str) -> Path:
+    """Where a step is written until it is whole."""
+    return checkpoints_dir(run_dir) / f"step-{step}.tmp-{nonce}"
+
+
+def list_steps(run_dir: Path) -> list[int]:
+    """Steps that have a manifest, oldest first. Whether they are sound is for `Checkpoint.open`."""
+    root = checkpoints_dir(run_dir)
+    if not root.is_dir():
+        return []
+    found = ((_STEP.match(entry.name), entry) for entry in root.iterdir())
+    return sorted(int(match[1]) for match, entry in found if match and (entry / MANIFEST).is_file())
+
+
+def resolve(path: Path) -> Path:
+    """The step directory that `path` means: itself, or the newest step of a run directory."""
+    if (path / MANIFEST).is_file() and _STEP.match(path.name):
+        return path
+    steps = list_steps(path)
+    if steps:
+        return step_dir(path, steps[-1])
+    if not path.exists():
+        raise UsageError(f"{path} does not exist", "give a run directory or one of its checkpoints/step-N")
+    raise CheckpointError(f"{path} holds no checkpoint", "give a run directory that has saved at least one step")
+
+
+def run_of(step_path: Path) -> Path:
+    """The run directory that a step directory belongs to."""
+    return step_path.resolve().parent.parent
+
+
+def remove_leftovers(run_dir: Path) -> None:
+    """Delete what interrupted writers left behind; only the run's owner may call it."""
+    root = checkpoints_dir(run_dir)
+    for entry in root.iterdir() if root.is_dir() else ():
+        if _TEMPORARY.match(entry.name) or entry.name.startswith(".deleting-"):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def remove_step(path: Path) -> None:
+    """Delete a step so that a crash half way leaves no half checkpoint."""
+    doomed = path.with_name(f".deleting-{path.name}")
+    path.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def quarantine(path: Path) -> Path:
+    """Put a damaged step aside, so that nothing loads it and its bytes can still be looked at."""
+    for count in range(1, 1000):
+        aside = path.with_name(f"quarantined-{count}-{path.name}")
+        if not aside.exists():
+            path.rename(aside)
+            fsync_dir(path.parent)
+            return aside
+    raise CheckpointError(f"{path.parent} holds a thousand quarantined copies of {path.name}", "delete them")
+
+
+def abandon_after(run_dir: Path, step: int, attempt: int) -> list[int]:
+    """Rename the steps after `step` out of the surviving chain; returns them."""
+    later = [other for other in list_steps(run_dir) if other > step]
+    for other in later:
+        path = step_dir(run_dir, other)
+        path.rename(path.with_name(f"abandoned-{attempt}-step-{other}"))
+    if later:
+        fsync_dir(checkpoints_dir(run_dir))
+    return later
+
+
+def retain(run_dir: Path, keep: int, keep_every: int, best_step: int | None) -> None:
+    """Delete steps that are neither among the newest `keep`, nor every `keep_every`-th, nor the best.
+
+    Abandoned steps go once the surviving chain has passed them.
+    """
+    steps = list_steps(run_dir)
+    kept = set(steps[-keep:]) | ({best_step} if best_step is not None else set())
+    if keep_every:
+        kept |= {step for step in steps if step % keep_every == 0}
+    for step in steps:
+        if step not in kept:
+            remove_step(step_dir(run_dir, step))
+    for entry in list(checkpoints_dir(run_dir).iterdir()):
+        match = _ABANDONED.match(entry.name)
+        if match and steps and int(match[2]) <= steps[-1]:
+            remove_step(entry)

@@ -1,0 +1,54 @@
+"""A trained model from a checkpoint, whole and on one device."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from models.transformer import Transformer
+from seedbed.errors import CheckpointError
+from training.checkpoint.layout import resolve
+from training.checkpoint.reader import Checkpoint
+from training.config import Config
+from training.recipes import make_config, parse_toml
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in eval mode on the CPU (fp32), with what belongs to it."""
+
+    model: Transformer
+    config: Config
+    path: Path
+    step: int
+    tokenizer_path: Path
+    dataset_path: Path
+    dataset_digest: str
+
+
+def load_model(path: Path) -> LoadedModel:
+    """Load a run's newest step, or a given step; every byte read is verified.
+
+    Raises CheckpointError when the step is damaged or its tensors are not those of its configuration.
+    """
+    checkpoint = Checkpoint.open(resolve(path))
+    text = checkpoint.read_file("config.toml").decode()
+    config = make_config(parse_toml(text, "config.toml"), str(checkpoint.path / "config.toml"))
+    checkpoint.read_file("tokenizer.json")
+    with torch.device("meta"):
+        model = Transformer(config.model)
+    names = {name for name, _ in model.named_parameters()}
+    extra = {name.removeprefix("model/") for name in checkpoint.names("model/")} - names
+    if extra:
+        raise CheckpointError(f"{checkpoint.path} has tensors that its model lacks: {', '.join(sorted(extra))}")
+    weights = {name: checkpoint.read(f"model/{name}", tuple(p.shape)) for name, p in model.named_parameters()}
+    model.load_state_dict(weights, assign=True)
+    return LoadedModel(
+        model.eval(),
+        config,
+        checkpoint.path,
+        checkpoint.step,
+        checkpoint.path / "tokenizer.json",
+        Path(config.data.path),
+        str(checkpoint.manifest["dataset_digest"]),
+    )

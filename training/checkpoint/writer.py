@@ -1,0 +1,175 @@
+"""Saving in the background: the loop waits only while tensors are copied to host memory.
+
+Each rank writes its own shards into `step-N.tmp-<nonce>/`, fsyncs them and leaves a receipt.
+Rank 0 waits for all receipts, writes the manifest over them, fsyncs and renames the directory.
+A save that fails leaves every earlier checkpoint as it was.
+"""
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seedbed.errors import SeedbedError
+from seedbed.files import digest_of, fsync_dir, hash_file, write_atomic, write_json
+from training.checkpoint import layout
+from training.checkpoint.reader import FORMAT, VERSION
+from training.checkpoint.tensors import DTYPES, write_tensors
+from training.engines.base import Shard
+
+POLL_S = 0.01
+RECEIPTS_TIMEOUT_S = 1800.0
+
+
+@dataclass
+class SaveResult:
+    """What became of one save: `error` is empty when the step is on disk."""
+
+    step: int
+    blocked_s: float
+    written_s: float = 0.0
+    num_bytes: int = 0
+    error: str = ""
+
+
+@dataclass
+class Saver:
+    """Writes one step at a time for one rank of a run.
+
+    `on_done` is called on rank 0, from the writing thread, with the result of every save.
+    `attachments` are files stored with each step (configuration, tokenizer).
+    """
+
+    run_dir: Path
+    rank: int
+    num_ranks: int
+    nonce: str
+    attachments: dict[str, bytes]
+    on_done: Callable[[SaveResult], None]
+    own_failure: str = ""
+    """Why this rank's part of the current save failed; the loop tells rank 0 through a reduction."""
+    _thread: threading.Thread | None = None
+    _abort: threading.Event = field(default_factory=threading.Event)
+    _written: threading.Event = field(default_factory=threading.Event)
+
+    def save(self, shards: Iterable[Shard], manifest: dict[str, Any]) -> float:
+        """Start saving; returns the seconds for which the caller was blocked.
+
+        `manifest` holds what is known before writing: step, position, hashes, versions, trainer state.
+        """
+        started = time.perf_counter()
+        self.wait()
+        copies = [
+            (s, s.local.to("cpu", copy=True).contiguous()) for s in shards if s.local.numel() or not s.global_shape
+        ]
+        self.own_failure = ""
+        self._abort.clear()
+        self._written.clear()
+        blocked_s = time.perf_counter() - started
+        self._thread = threading.Thread(
+            target=self._run, args=(copies, manifest, blocked_s), name="checkpoint-writer", daemon=True
+        )
+        self._thread.start()
+        return blocked_s
+
+    def wait(self) -> None:
+        """Until the save under way is finished, well or badly."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def wait_written(self) -> None:
+        """Until this rank's own part of the save under way is on disk or has failed."""
+        if self._thread is not None:
+            self._written.wait()
+
+    def abort(self) -> None:
+        """Give up the save under way: another rank could not write its part."""
+        self._abort.set()
+
+    def _run(self, copies: list[tuple[Shard, Tensor]], manifest: dict[str, Any], blocked_s: float) -> None:
+        result = SaveResult(manifest["step"], blocked_s)
+        started = time.perf_counter()
+        temporary = layout.temporary_dir(self.run_dir, manifest["step"], self.nonce)
+        try:
+            self._write_part(temporary, copies)
+            self._written.set()
+            if self.rank == 0:
+                result.num_bytes = self._commit(temporary, manifest)
+        except (OSError, SeedbedError) as error:
+            self.own_failure = result.error = str(error)
+        finally:
+            self._written.set()
+        result.written_s = time.perf_counter() - started
+        if self.rank == 0:
+            if result.error:
+                shutil.rmtree(temporary, ignore_errors=True)
+            self.on_done(result)
+
+    def _write_part(self, temporary: Path, copies: list[tuple[Shard, Tensor]]) -> None:
+        temporary.mkdir(parents=True, exist_ok=True)
+        name = f"rank-{self.rank}.safetensors"
+        receipt, ranges = write_tensors(temporary / name, [(shard.name, values) for shard, values in copies])
+        pieces = {
+            shard.name: {
+                "dtype": DTYPES[values.dtype],
+                "shape": list(shard.global_shape),
+                "piece": {
+                    "file": name,
+                    "offsets": list(shard.offsets),
+                    "shape": list(values.shape),
+                    "bytes": byte_range,
+                },
+            }
+            for (shard, values), byte_range in zip(copies, ranges, strict=True)
+        }
+        write_json(self._receipt(temporary, self.rank), {"file": {"name": name, **receipt}, "pieces": pieces})
+
+    def _receipt(self, temporary: Path, rank: int) -> Path:
+        return temporary / f"rank-{rank}.receipt.json"
+
+    def _commit(self, temporary: Path, manifest: dict[str, Any]) -> int:
+        receipts = self._gather_receipts(temporary)
+        files = [receipt["file"] for receipt in receipts]
+        tensors: dict[str, Any] = {}
+        for receipt in receipts:
+            for name, entry in receipt["pieces"].items():
+                whole = tensors.setdefault(name, {"dtype": entry["dtype"], "shape": entry["shape"], "pieces": []})
+                whole["pieces"].append(entry["piece"])
+        for name, content in self.attachments.items():
+            write_atomic(temporary / name, content)
+            files.append({"name": name, **hash_file(temporary / name)})
+        for rank in range(self.num_ranks):
+            self._receipt(temporary, rank).unlink()
+        body = {"format": FORMAT, "version": VERSION, **manifest, "files": files, "tensors": tensors}
+        write_json(temporary / layout.MANIFEST, {**body, "digest": digest_of(body)})
+        temporary.rename(layout.step_dir(self.run_dir, manifest["step"]))
+        fsync_dir(layout.checkpoints_dir(self.run_dir))
+        return sum(file["bytes"] for file in files)
+
+    def _gather_receipts(self, temporary: Path) -> list[dict[str, Any]]:
+        deadline = time.monotonic() + RECEIPTS_TIMEOUT_S
+        paths = [self._receipt(temporary, rank) for rank in range(self.num_ranks)]
+        while missing := [path.name for path in paths if not path.exists()]:
+            if self._abort.is_set():
+                raise SeedbedError("another rank could not write its part")
+            if time.monotonic() > deadline:
+                raise SeedbedError(f"no {', '.join(missing)} after {RECEIPTS_TIMEOUT_S:.0f} s")
+            time.sleep(POLL_S)
+        return [json.loads(path.read_bytes()) for path in paths]
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what a run's bits depend on."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("seedbed", "torch", "numpy", "tokenizers")} | {
+        "torch_build": torch.__version__
+    }

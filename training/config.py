@@ -1,0 +1,209 @@
+"""The configuration of a training run: typed, strict, frozen.
+
+Every field is of one kind. *Identity*: the run's result depends on it, so changing it on resume
+is refused. *Schedule*: may change on resume, and the change is recorded. *Placement*: where and
+how the run executes and what it reports; free to change.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from data.config import DataConfig
+from models.config import ModelConfig
+from seedbed.files import digest_of
+from seedbed.settings import STRICT
+
+Kind = Literal["identity", "schedule", "placement"]
+
+SCHEDULE: dict[str, Any] = {"kind": "schedule"}
+PLACEMENT: dict[str, Any] = {"kind": "placement"}
+
+
+class Section(BaseModel):
+    """A table of the configuration file."""
+
+    model_config = ConfigDict(**STRICT)
+
+
+class RunConfig(Section):
+    """What is trained, and for how long."""
+
+    name: str = Field("", json_schema_extra=PLACEMENT)
+    """A name for tables and trackers; empty means the run directory's."""
+    seed: int = Field(0, ge=0)
+    """Initial weights, data order and dropout are functions of it."""
+    steps: int = Field(1000, ge=1, json_schema_extra=SCHEDULE)
+    """Optimizer steps in all."""
+    max_restarts: int = Field(10, ge=0, json_schema_extra=PLACEMENT)
+    """How often dead workers are replaced before the run is given up."""
+
+
+class BatchConfig(Section):
+    """The one batch setting; accumulation and per-rank work follow from it for any number of ranks."""
+
+    tokens_per_step: int = Field(8192, ge=1)
+    """Tokens per optimizer step, over all ranks."""
+    micro_batch_size: int = Field(8, ge=1)
+    """Sequences in one forward pass of one rank."""
+
+
+class OptimizerConfig(Section):
+    """The update rule."""
+
+    name: Literal["adamw"] = "adamw"
+    """AdamW (Loshchilov and Hutter 2019)."""
+    lr: float = Field(3e-4, gt=0)
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Decay of the first and second moments."""
+    eps: float = Field(1e-8, gt=0)
+    """Added to the root of the second moment."""
+    weight_decay: float = Field(0.1, ge=0)
+    """Decoupled decay, on matrices only."""
+    clip_norm: float = Field(1.0, ge=0)
+    """Largest gradient norm over all parameters; 0 turns clipping off."""
+
+    @model_validator(mode="after")
+    def _betas_in_range(self) -> "OptimizerConfig":
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optimizer.betas = {list(self.betas)} must lie in [0, 1)")
+        return self
+
+
+class ScheduleConfig(Section):
+    """The learning rate as a function of the step."""
+
+    name: Literal["cosine", "wsd", "constant"] = Field("cosine", json_schema_extra=SCHEDULE)
+    """Warm-up then cosine decay; warm-up, stable, linear decay; or warm-up then constant."""
+    warmup_steps: int = Field(100, ge=0, json_schema_extra=SCHEDULE)
+    """Steps of linear rise from zero."""
+    decay_steps: int = Field(0, ge=0, json_schema_extra=SCHEDULE)
+    """For wsd: steps of linear decay at the end; 0 means a fifth of all steps."""
+    min_ratio: float = Field(0.1, ge=0, le=1, json_schema_extra=SCHEDULE)
+    """The last learning rate as a share of the peak."""
+
+
+class EngineConfig(Section):
+    """How the work is spread over processes."""
+
+    name: Literal["fsdp"] = Field("fsdp", json_schema_extra=PLACEMENT)
+    """fsdp: parameters, gradients and optimizer state sharded over the ranks (FSDP2)."""
+    num_ranks: int = Field(1, ge=1, json_schema_extra=PLACEMENT)
+    """Worker processes; one per GPU where there are GPUs."""
+    threads_per_rank: int = Field(0, ge=0, json_schema_extra=PLACEMENT)
+    """CPU threads of one rank; 0 shares the cores out evenly."""
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", json_schema_extra=PLACEMENT)
+    """auto takes GPUs when there are enough for all ranks."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16 is autocast over fp32 weights; auto takes it where the hardware multiplies bf16 natively."""
+    exact: bool = False
+    """Bit-identical weights on any number of ranks."""
+    reshard_after_forward: bool = Field(True, json_schema_extra=PLACEMENT)
+    """Free gathered parameters between forward and backward: less memory, more communication."""
+
+    @model_validator(mode="after")
+    def _exact_not_available(self) -> "EngineConfig":
+        if self.exact:
+            raise ValueError(
+                "engine.exact = true is not available in this version; leave it out. A run on the same "
+                "number of ranks is already repeatable and resumes to the same bits"
+            )
+        return self
+
+
+class CheckpointConfig(Section):
+    """When state is saved, and what is kept."""
+
+    every_steps: int = Field(100, ge=1, json_schema_extra=PLACEMENT)
+    """Steps between saves; the last step is always saved."""
+    keep: int = Field(2, ge=2, json_schema_extra=PLACEMENT)
+    """Newest checkpoints to keep; at least 2, since the newest may turn out damaged."""
+    keep_every: int = Field(0, ge=0, json_schema_extra=PLACEMENT)
+    """Also keep every step divisible by this for good; 0 keeps none."""
+    keep_best: bool = Field(True, json_schema_extra=PLACEMENT)
+    """Also keep the checkpoint of the best validation loss."""
+
+
+class EvalConfig(Section):
+    """Validation while training."""
+
+    every_steps: int = Field(100, ge=0, json_schema_extra=PLACEMENT)
+    """Steps between validations; 0 turns them off."""
+    num_samples: int = Field(64, ge=1, json_schema_extra=PLACEMENT)
+    """Held-out windows per validation, always the same ones."""
+    prompt: str = Field("", json_schema_extra=PLACEMENT)
+    """Text that is continued at every validation, for the report; empty continues nothing."""
+    sample_tokens: int = Field(64, ge=1, json_schema_extra=PLACEMENT)
+    """Tokens of that continuation."""
+
+
+class TrackingConfig(Section):
+    """Mirrors of the run's own records. None of them can slow or stop the run."""
+
+    mlflow: bool = Field(True, json_schema_extra=PLACEMENT)
+    """Mirror parameters and metrics to MLflow, from a process of its own."""
+    uri: str = Field("", json_schema_extra=PLACEMENT)
+    """MLflow tracking address; empty means an SQLite file beside the run directory."""
+    experiment: str = Field("seedbed", json_schema_extra=PLACEMENT)
+    """MLflow experiment."""
+    log_every: int = Field(10, ge=1, json_schema_extra=PLACEMENT)
+    """Steps between console lines."""
+
+
+class Config(Section):
+    """Everything that a training run is made from."""
+
+    run: RunConfig = RunConfig()
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    batch: BatchConfig = BatchConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    engine: EngineConfig = EngineConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    eval: EvalConfig = EvalConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Config":
+        if self.schedule.warmup_steps >= self.run.steps:
+            raise ValueError(
+                f"schedule.warmup_steps = {self.schedule.warmup_steps} leaves nothing of "
+                f"run.steps = {self.run.steps}; lower the warm-up or train for longer"
+            )
+        return self
+
+
+def kind_of(section: str, field: str) -> Kind:
+    """Whether a field is identity, schedule or placement."""
+    # What the data is made of is identified by the dataset's digest, not by how it was asked for.
+    if section == "data":
+        return "placement"
+    info = Config.model_fields[section].annotation.model_fields[field]  # type: ignore[union-attr]
+    extra = info.json_schema_extra
+    return extra["kind"] if isinstance(extra, dict) and "kind" in extra else "identity"  # type: ignore[return-value]
+
+
+def items(config: Config) -> Iterator[tuple[str, Any]]:
+    """All fields as (dotted name, plain value)."""
+    for section, fields in config.model_dump(mode="json").items():
+        for field, value in fields.items():
+            yield f"{section}.{field}", value
+
+
+def config_hash(config: Config) -> str:
+    """SHA-256 of every field."""
+    return digest_of(dict(items(config)))
+
+
+def identity_of(config: Config) -> dict[str, Any]:
+    """The fields that the run's result depends on."""
+    return {name: value for name, value in items(config) if kind_of(*name.split(".", 1)) == "identity"}
+
+
+def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """Dotted name -> (old value, new value) of every field that differs."""
+    before = dict(items(old))
+    return {name: (before[name], value) for name, value in items(new) if before[name] != value}

@@ -1,0 +1,8 @@
+"""Engines by name."""
+
+from training.engines.base import Engine, Group
+from training.engines.fsdp import FsdpEngine
+
+ENGINES: dict[str, type[Engine]] = {"fsdp": FsdpEngine}
+
+__all__ = ["ENGINES", "Engine", "Group"]

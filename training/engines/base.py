@@ -1,0 +1,97 @@
+"""What an engine is: the one place that knows how a model is spread over processes."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training.config import Config
+from training.objectives import Objective, TensorBatch
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process among its fellows."""
+
+    rank: int
+    num_ranks: int
+    device: torch.device
+
+
+class Shard(NamedTuple):
+    """The part of one canonical tensor that this rank holds.
+
+    `offsets` says where `local` begins inside the tensor of `global_shape`.
+    """
+
+    name: str
+    local: Tensor
+    global_shape: tuple[int, ...]
+    offsets: tuple[int, ...]
+
+
+class Draw(Protocol):
+    """Initial values: numbers start..stop-1 (float32) of the flattened parameter `name`."""
+
+    def __call__(self, name: str, start: int, stop: int) -> np.ndarray: ...
+
+
+ReadShard = Callable[[str, tuple[int, ...], tuple[int, ...], tuple[int, ...]], Tensor]
+"""(name, global shape, offsets, local shape) -> the stored values, on the CPU."""
+
+
+class Engine(Protocol):
+    """Spreads a model, its gradients and its optimizer over the ranks of a group.
+
+    State is exposed under canonical, fully qualified names: `model/<parameter>` and
+    `optimizer/<parameter>/<moment>`; a tensor held whole by every rank is exposed by rank 0.
+    """
+
+    group: Group
+    model: nn.Module
+
+    @classmethod
+    def prepare(cls, build: Callable[[], nn.Module], draw: Draw, config: Config, group: Group) -> "Engine":
+        """Build the model on the meta device, spread it, and give each rank its initial values."""
+        ...
+
+    def initialize(self) -> None:
+        """Give each rank its part of the initial weights, and forget all optimizer state."""
+        ...
+
+    def micro_batch(self, objective: Objective, batch: TensorBatch, *, last: bool) -> tuple[Tensor, Tensor]:
+        """Forward and backward of one micro-batch; gradients of the *summed* loss accumulate.
+
+        Returns this micro-batch's (loss sum, weight), detached. `last` marks the last one of a step.
+        """
+        ...
+
+    def step(self, lr: float, total_weight: float) -> float:
+        """Divide gradients by `total_weight`, clip, update; returns the global gradient norm before clipping.
+
+        A non-finite norm updates nothing.
+        """
+        ...
+
+    def evaluate(self, objective: Objective, batch: TensorBatch) -> tuple[Tensor, Tensor]:
+        """(loss sum, weight) of one micro-batch, without gradients or dropout."""
+        ...
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """[B, T] -> [B, T, V] without gradients; every rank must call it with the same tokens."""
+        ...
+
+    def sum_over_ranks(self, values: list[float]) -> list[float]:
+        """Element-wise sums (float64) over all ranks, the same on each."""
+        ...
+
+    def state(self, *, optimizer: bool = True) -> Iterator[Shard]:
+        """This rank's shards of weights, and of optimizer state; every element is held by one rank."""
+        ...
+
+    def load_state(self, read: ReadShard, *, optimizer: bool = True) -> None:
+        """Fill weights, and optimizer state, from `read`."""
+        ...

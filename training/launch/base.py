@@ -1,0 +1,43 @@
+"""The launcher protocol."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """One worker: `python -P -m module *arguments`, its output appended to `log`."""
+
+    name: str
+    module: str
+    arguments: Sequence[str]
+    log: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    inherited_files: tuple[int, ...] = ()
+    """Descriptors that stay open in the worker: the run's lock."""
+
+
+class Worker(Protocol):
+    """A started worker."""
+
+    name: str
+
+    def poll(self) -> int | None:
+        """Its exit code, or None while it runs; death by signal n is -n."""
+        ...
+
+    def terminate(self) -> None:
+        """Ask it to save and stop (SIGTERM)."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once, and wait until it is gone."""
+        ...
+
+
+class Launcher(Protocol):
+    """Starts workers somewhere."""
+
+    def start(self, spec: WorkerSpec) -> Worker: ...

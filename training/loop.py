@@ -1,0 +1,25 @@
+"""The training loop, for every objective and every engine."""
+
+from seedbed.errors import Preempted
+from training.trainer import Trainer
+
+
+def fit(trainer: Trainer) -> None:
+    """Train from the newest sound checkpoint to the last step.
+
+    Raises Preempted, with everything saved, when a rank was asked to stop; TrainingError when
+    loss or gradients are not finite.
+    """
+    config = trainer.config
+    state = trainer.restore()
+    while state.step < config.run.steps:
+        stopping = trainer.train_step(state)
+        last = state.step == config.run.steps
+        if config.eval.every_steps and (last or state.step % config.eval.every_steps == 0):
+            trainer.validate(state)
+        if stopping or last or state.step % config.checkpoint.every_steps == 0:
+            trainer.save(state)
+        if stopping and not last:
+            trainer.finish(state, "preempted")
+            raise Preempted(f"stopped at step {state.step}, which is saved")
+    trainer.finish(state, "finished")

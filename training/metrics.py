@@ -1,0 +1,60 @@
+"""Reading a run's records: the surviving chain of metrics, events, goodput."""
+
+from pathlib import Path
+from typing import Any
+
+from seedbed.files import read_lines
+
+
+def read_events(run_dir: Path) -> list[dict[str, Any]]:
+    """All events, in the order in which they were written."""
+    return list(read_lines(run_dir / "events.jsonl"))
+
+
+def surviving_rows(run_dir: Path) -> list[dict[str, Any]]:
+    """Rows of `metrics.jsonl` whose steps are part of the final weights.
+
+    A later attempt that began from step s undoes what earlier attempts did after s.
+    """
+    starts = [
+        (int(event["attempt"]), int(event["from_step"]))
+        for event in read_events(run_dir)
+        if event.get("kind") == "attempt_started"
+    ]
+    earliest_later: dict[int, int] = {}
+    lowest: int | None = None
+    for attempt, from_step in sorted(starts, reverse=True):
+        if lowest is not None:
+            earliest_later[attempt] = lowest
+        lowest = from_step if lowest is None else min(lowest, from_step)
+    rows = []
+    for row in read_lines(run_dir / "metrics.jsonl"):
+        limit = earliest_later.get(int(row.get("attempt", 0)))
+        if limit is None or int(row.get("step", 0)) <= limit:
+            rows.append(row)
+    return rows
+
+
+def working_seconds(run_dir: Path, now: float) -> float:
+    """Wall time during which the run was submitted: from each start to its last sign of life.
+
+    The time between a stop and a later resume by the user is not the run's.
+    """
+    events = read_events(run_dir)
+    sessions = [event["time"] for event in events if event.get("kind") == "session_started"]
+    signs = sorted(
+        [event["time"] for event in events]
+        + [row["time"] for row in read_lines(run_dir / "metrics.jsonl") if "time" in row]
+    )
+    total = 0.0
+    for start, following in zip(sessions, [*sessions[1:], None], strict=True):
+        if following is None:
+            total += now - start
+        else:
+            total += max((sign for sign in signs if start <= sign < following), default=start) - start
+    return total
+
+
+def productive_seconds(rows: list[dict[str, Any]]) -> float:
+    """Time spent in steps that survive."""
+    return sum(float(row["step_s"]) for row in rows if row.get("kind") == "train")

@@ -1,0 +1,213 @@
+"""From what the user typed to a run directory that workers can start from."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data.build import ensure_dataset
+from data.config import DataConfig
+from data.shards import Dataset
+from data.tokenizers import load_tokenizer
+from models.sizes import parameter_shapes
+from seedbed.errors import ConfigError, UsageError
+from seedbed.files import write_atomic, write_json
+from training.batch_layout import batch_layout
+from training.checkpoint.layout import list_steps, resolve, step_dir
+from training.checkpoint.reader import Checkpoint
+from training.config import Config, config_hash, differences, kind_of
+from training.devices import measured_matmul_flops, peak_flops, resolve_hardware, threads_per_rank
+from training.plan import make_plan, notices
+from training.recipes import Tables, load_config, make_config, merge, parse_overrides, to_toml
+from training.run_directory import RunDirectory, check_identity, make_record
+
+
+def start(
+    recipe: str, assignments: Sequence[str], run_path: Path, init_from: Path | None = None
+) -> tuple[RunDirectory, list[str]]:
+    """A run directory for `recipe`, new or (when it holds the same run) continued, and notices to print.
+
+    The data set is built when it is missing. Raises ConfigError, UsageError or DataError.
+    """
+    asked = load_config(recipe, assignments)
+    batch_layout(asked)
+    config, dataset = _with_data(resolve_hardware(asked))
+    run = RunDirectory(run_path)
+    source = _resolve_checkpoint(init_from, config) if init_from else None
+    recipe_config = load_config(recipe)
+    difference = {name: list(pair) for name, pair in differences(recipe_config, asked).items()}
+    record = make_record(config, recipe, list(assignments), difference, dataset)
+    if source:
+        record["init_from"] = str(source)
+    if run.config_path.is_file():
+        check_identity(run, record["identity"])
+        return run, _continue(run, config)
+    if run_path.exists() and any(entry.name != "run.lock" for entry in run_path.iterdir()):
+        raise UsageError(f"{run_path} is not empty and not a run directory", "choose another --run-dir")
+    plan = make_plan(config, run_path, peak_flops=peak_of(config))
+    run.create(config, record, plan)
+    return run, notices(plan)
+
+
+def resume(run_path: Path, assignments: Sequence[str]) -> tuple[RunDirectory, list[str]]:
+    """Continue a run with schedule and placement fields changed by `assignments`.
+
+    Raises ConfigError naming each identity field that was to be changed.
+    """
+    run = RunDirectory.existing(run_path)
+    old = run.config()
+    config = resolve_hardware(_override(old, assignments, run))
+    batch_layout(config)
+    changed = [
+        f"{name}: {before!r} in the run, {after!r} asked"
+        for name, (before, after) in differences(old, config).items()
+        if kind_of(*name.split(".", 1)) == "identity"
+    ]
+    if changed:
+        raise ConfigError(
+            "these settings are part of what the run is, and cannot change on resume: " + "; ".join(changed),
+            f"to branch off with them: seedbed train --resume {run_path} --fork NEW_DIR --set ...",
+        )
+    config, dataset = _with_data(config, rebuild=True)
+    check_identity(run, {**run.record()["identity"], **dataset})
+    return run, _continue(run, config)
+
+
+def fork(run_path: Path, new_path: Path, assignments: Sequence[str]) -> tuple[RunDirectory, list[str]]:
+    """A new run that begins from the newest checkpoint of another; any field may differ.
+
+    `run_path` may be a run directory or one of its steps.
+    """
+    step_path = resolve(run_path)
+    parent = RunDirectory.existing(step_path.resolve().parent.parent)
+    checkpoint = Checkpoint.open(step_path)
+    checkpoint.verify()
+    config, dataset = _with_data(resolve_hardware(_override(parent.config(), assignments, parent)), rebuild=True)
+    batch_layout(config)
+    _check_shapes(checkpoint, config)
+    if new_path.exists() and any(entry.name != "run.lock" for entry in new_path.iterdir()):
+        raise UsageError(f"{new_path} is not empty", "choose a new directory for the branch")
+    difference = {name: list(pair) for name, pair in differences(parent.config(), config).items()}
+    record = make_record(config, parent.record().get("recipe", ""), list(assignments), difference, dataset)
+    record["forked_from"] = {"run": str(parent.path.resolve()), "step": checkpoint.step, "hash": checkpoint.hash()}
+    plan = make_plan(config, new_path, peak_flops=peak_of(config))
+    new = RunDirectory(new_path)
+    new.path.mkdir(parents=True, exist_ok=True)
+    copy = step_dir(new.path, checkpoint.step)
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(step_path, copy.with_name(f"{copy.name}.tmp-0"), copy_function=_link_or_copy)
+    copy.with_name(f"{copy.name}.tmp-0").rename(copy)
+    new.create(config, record, plan)
+    new.event("forked", f"forked from step {checkpoint.step} of {parent.path}", step=checkpoint.step)
+    return new, notices(plan)
+
+
+def _override(config: Config, assignments: Sequence[str], run: RunDirectory) -> Config:
+    tables: Tables = config.model_dump(mode="json")
+    return make_config(merge(tables, parse_overrides(assignments)), str(run.config_path))
+
+
+def _with_data(config: Config, *, rebuild: bool = False) -> tuple[Config, dict[str, Any]]:
+    """The configuration with its data set and vocabulary filled in, and what identifies the data.
+
+    `rebuild` lets a data set that has vanished from the cache be built again.
+    """
+    data = config.data
+    if rebuild and data.path and not Path(data.path).exists():
+        data = data.model_copy(update={"path": ""})
+    path = ensure_dataset(data)
+    dataset = Dataset.open(path)
+    vocab_size = config.model.vocab_size or dataset.vocab_size
+    if vocab_size < dataset.vocab_size:
+        raise ConfigError(
+            f"model.vocab_size = {vocab_size} is smaller than the {dataset.vocab_size} tokens of the tokenizer in "
+            f"{path}",
+            f"set model.vocab_size to 0 (the tokenizer's) or to at least {dataset.vocab_size}",
+        )
+    resolved = config.model_copy(
+        update={
+            "data": DataConfig.model_validate({**data.model_dump(), "path": str(path.resolve())}),
+            "model": config.model.model_copy(update={"vocab_size": vocab_size}),
+        }
+    )
+    return resolved, {
+        "data.digest": dataset.digest,
+        "data.tokenizer_fingerprint": dataset.tokenizer_fingerprint,
+    }
+
+
+def planned_vocab(config: Config) -> Config:
+    """`config` with the vocabulary that its data will have, without building anything."""
+    if config.model.vocab_size:
+        return config
+    if config.data.path:
+        vocab_size = Dataset.open(Path(config.data.path)).vocab_size
+    elif config.data.tokenizer:
+        vocab_size = load_tokenizer(Path(config.data.tokenizer)).vocab_size
+    else:
+        vocab_size = config.data.vocab_size
+    return config.model_copy(update={"model": config.model.model_copy(update={"vocab_size": vocab_size})})
+
+
+def _continue(run: RunDirectory, config: Config) -> list[str]:
+    """Record what changed since the run was last started, and take it on."""
+    changes = differences(run.config(), config)
+    if changes:
+        text = ", ".join(f"{name} {before!r} -> {after!r}" for name, (before, after) in changes.items())
+        run.event("resumed", f"resumed with {text}", changes={name: list(pair) for name, pair in changes.items()})
+        record = {**run.record(), "config_hash": config_hash(config)}
+        plan = make_plan(config, run.path, peak_flops=peak_of(config))
+        write_json(run.plan_path, plan)
+        write_json(run.path / "recipe.json", record)
+        write_atomic(run.config_path, to_toml(config))
+        return [f"changed on resume: {text}"]
+    run.event("resumed", "resumed with the same configuration")
+    steps = list_steps(run.path)
+    if steps and steps[-1] >= config.run.steps:
+        return [f"the run is already at step {steps[-1]} of {config.run.steps}; raise run.steps to go on"]
+    return []
+
+
+def _resolve_checkpoint(path: Path, config: Config) -> Path:
+    step_path = resolve(path).resolve()
+    checkpoint = Checkpoint.open(step_path)
+    checkpoint.verify()
+    _check_shapes(checkpoint, config)
+    return step_path
+
+
+def _check_shapes(checkpoint: Checkpoint, config: Config) -> None:
+    """Raises ConfigError when the stored weights are not those of `config.model`."""
+    expected = {f"model/{name}": list(shape) for name, shape in parameter_shapes(config.model).items()}
+    stored = {name: checkpoint.manifest["tensors"][name]["shape"] for name in checkpoint.names("model/")}
+    for name in sorted({*expected, *stored}):
+        if expected.get(name) != stored.get(name):
+            raise ConfigError(
+                f"{checkpoint.path} does not fit [model]: '{name}' has shape {stored.get(name, 'none')} in the "
+                f"checkpoint and {expected.get(name, 'none')} in the model",
+                "use the [model] settings that the checkpoint was trained with",
+            )
+
+
+def _link_or_copy(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+        return target
+    except OSError:
+        return str(shutil.copy2(source, target))
+
+
+def peak_of(config: Config) -> float | None:
+    """The rate to plan with: measured on a CPU, from the table on a GPU, None when unknown."""
+    if config.engine.device == "cuda":
+        return peak_flops(torch.device("cuda"), config.engine.precision)[0] if torch.cuda.is_available() else None
+    dtype = torch.bfloat16 if config.engine.precision == "bf16" else torch.float32
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads_per_rank(config.engine))
+    try:
+        return measured_matmul_flops(dtype)
+    finally:
+        torch.set_num_threads(threads)

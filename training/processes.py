@@ -1,0 +1,91 @@
+"""How a worker process finds its fellows, hears that it should stop, and dies with its parent."""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from seedbed.errors import SeedbedError
+from seedbed.files import write_json
+from training.engines.base import Group
+
+RENDEZVOUS_TIMEOUT_S = 300.0
+
+
+class StopFlag:
+    """Set by SIGTERM. The loop acts on it at the end of a step, once all ranks have agreed."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        signal.signal(signal.SIGTERM, self._set)
+        # Ctrl-C reaches the whole terminal; the supervisor turns it into one SIGTERM for each worker.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def _set(self, *_: Any) -> None:
+        self.is_set = True
+
+
+def stop_when_parent_dies(parent_pid: int) -> None:
+    """Have the kernel send SIGTERM when the supervisor dies, so that no worker trains on unwatched."""
+    if not sys.platform.startswith("linux"):
+        return
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent_pid:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def process_group(rank: int, num_ranks: int, device_type: str, rendezvous: Path, timeout_s: float) -> Any:
+    """Join the group of this attempt: gloo on CPU, nccl on GPUs. Yields a `Group`.
+
+    Rank 0 opens a store on a port that the kernel chooses and publishes it in the file
+    `rendezvous`, so that no port is guessed.
+    """
+    device = torch.device(device_type, rank) if device_type == "cuda" else torch.device(device_type)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    store = _store(rank, num_ranks, rendezvous, timedelta(seconds=RENDEZVOUS_TIMEOUT_S))
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=store,
+        rank=rank,
+        world_size=num_ranks,
+        timeout=timedelta(seconds=timeout_s),
+    )
+    try:
+        yield Group(rank, num_ranks, device)
+    finally:
+        dist.destroy_process_group()
+
+
+def _store(rank: int, num_ranks: int, rendezvous: Path, timeout: timedelta) -> dist.Store:
+    if rank == 0:
+        host = os.environ.get("SEEDBED_HOST", "127.0.0.1")
+        store = dist.TCPStore(host, 0, num_ranks, is_master=True, timeout=timeout, wait_for_workers=False)
+        write_json(rendezvous, {"host": host, "port": store.port})
+        return store
+    deadline = time.monotonic() + timeout.total_seconds()
+    while time.monotonic() < deadline:
+        try:
+            address = json.loads(rendezvous.read_bytes())
+        except (OSError, ValueError):
+            time.sleep(0.02)
+            continue
+        return dist.TCPStore(
+            address["host"], address["port"], num_ranks, is_master=False, timeout=timeout, wait_for_workers=False
+        )
+    raise SeedbedError(
+        f"rank {rank} on {socket.gethostname()} found no rendezvous at {rendezvous}",
+        "all ranks must see the same run directory",
+    )

@@ -1,0 +1,96 @@
+"""What a worker tells the world: metrics and samples (rank 0), a heartbeat (every rank)."""
+
+import os
+import threading
+import time
+from typing import Any
+
+from seedbed.files import append_line, write_json
+from training.checkpoint.layout import retain
+from training.checkpoint.writer import SaveResult
+from training.config import Config
+from training.metrics import productive_seconds, surviving_rows, working_seconds
+from training.run_directory import RunDirectory
+
+HEARTBEAT_EVERY_S = 1.0
+
+
+class Recorder:
+    """Appends rows to the run's records. Only rank 0 writes anything but heartbeats."""
+
+    def __init__(self, run: RunDirectory, config: Config, rank: int, attempt: int) -> None:
+        self.run, self.config, self.rank, self.attempt = run, config, rank, attempt
+        self.best_step: int | None = None
+        self._productive_s = 0.0
+        self._worked_s = 0.0
+        self._started = time.time()
+        self._lock = threading.Lock()
+        self._last_beat = 0.0
+        self._last_phase = ""
+
+    def begin(self, from_step: int, message: str, **details: Any) -> None:
+        """Open this attempt: what earlier attempts did up to `from_step` counts, the rest does not."""
+        if self.rank == 0:
+            self.event("attempt_started", message, attempt=self.attempt, from_step=from_step, **details)
+            self.run.write_status("running", from_step)
+            self._started = time.time()
+            self._productive_s = productive_seconds(surviving_rows(self.run.path))
+            self._worked_s = working_seconds(self.run.path, self._started)
+
+    def goodput(self, step_s: float) -> float:
+        """Productive step time, this step included, over wall time since submission."""
+        self._productive_s += step_s
+        return min(1.0, self._productive_s / max(1e-9, self._worked_s + time.time() - self._started))
+
+    def row(self, kind: str, step: int, **values: Any) -> None:
+        """Append one row of metrics."""
+        if self.rank == 0:
+            row = {"kind": kind, "attempt": self.attempt, "step": step, "time": time.time(), **values}
+            with self._lock:
+                append_line(self.run.metrics_path, row)
+
+    def sample(self, step: int, prompt: str, text: str) -> None:
+        """Append one continuation."""
+        if self.rank == 0:
+            row = {"attempt": self.attempt, "step": step, "prompt": prompt, "text": text}
+            append_line(self.run.samples_path, row)
+
+    def event(self, kind: str, message: str, **details: Any) -> None:
+        """Append one event."""
+        if self.rank == 0:
+            with self._lock:
+                self.run.event(kind, message, **details)
+
+    def saved(self, result: SaveResult) -> None:
+        """Called from the writing thread when a save has ended."""
+        if result.error:
+            self.event("checkpoint_failed", f"step {result.step} was not saved: {result.error}", step=result.step)
+            return
+        self.row(
+            "checkpoint",
+            result.step,
+            blocked_s=result.blocked_s,
+            written_s=result.written_s,
+            bytes=result.num_bytes,
+        )
+        settings = self.config.checkpoint
+        try:
+            best = self.best_step if settings.keep_best else None
+            retain(self.run.path, settings.keep, settings.keep_every, best)
+        except OSError as error:
+            self.event("retention_failed", f"old checkpoints could not be deleted: {error}")
+
+    def beat(self, step: int, phase: str, **details: Any) -> None:
+        """Tell the supervisor what this rank is doing; at most once a second within one phase."""
+        now = time.monotonic()
+        if phase == self._last_phase and now - self._last_beat < HEARTBEAT_EVERY_S:
+            return
+        self._last_beat, self._last_phase = now, phase
+        value = {"rank": self.rank, "pid": os.getpid(), "step": step, "phase": phase, "time": time.time(), **details}
+        try:
+            write_json(self.run.heartbeat_path(self.rank), value, durable=False)
+            if self.rank == 0 and phase == "training":
+                self.run.write_status("running", step)
+        except OSError:
+            # A full disk must not stop training; the next beat tries again.
+            return

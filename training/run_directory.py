@@ -1,0 +1,149 @@
+"""The run directory: where a run's configuration, records and state are, and who may write there."""
+
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from seedbed.errors import ConfigError, UsageError
+from seedbed.files import append_line, digest_of, write_atomic, write_json
+from training.config import Config, config_hash, identity_of
+from training.recipes import make_config, parse_toml, to_toml
+
+TERMINAL_STATES = ("finished", "preempted", "failed")
+
+
+class RunDirectory:
+    """Paths and small records of one run. Large state is in `checkpoints/`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def existing(cls, path: Path) -> "RunDirectory":
+        """Raises UsageError when `path` is not a run directory."""
+        run = cls(path)
+        if not run.config_path.is_file():
+            raise UsageError(f"{path} is not a run directory", "give the directory of a run that was started")
+        return run
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / "config.toml"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def events_path(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def samples_path(self) -> Path:
+        return self.path / "samples.jsonl"
+
+    @property
+    def plan_path(self) -> Path:
+        return self.path / "plan.json"
+
+    def heartbeat_path(self, rank: int) -> Path:
+        return self.path / "heartbeats" / f"rank-{rank}.json"
+
+    def log_path(self, rank: int) -> Path:
+        return self.path / "logs" / f"rank-{rank}.log"
+
+    def config(self) -> Config:
+        """The resolved configuration that the run was last started with."""
+        text = self.config_path.read_text(encoding="utf-8")
+        return make_config(parse_toml(text, str(self.config_path)), str(self.config_path))
+
+    def record(self) -> dict[str, Any]:
+        """`recipe.json`: where the configuration came from, and what identifies the run."""
+        return read_json(self.path / "recipe.json")
+
+    def status(self) -> dict[str, Any]:
+        """`status.json`; state 'unknown' when it cannot be read."""
+        return read_json(self.path / "status.json") or {"state": "unknown"}
+
+    def write_status(self, state: str, step: int, message: str = "") -> None:
+        """Replace `status.json`."""
+        value = {"state": state, "step": step, "time": time.time(), "message": message}
+        write_json(self.path / "status.json", value)
+
+    def event(self, kind: str, message: str, **details: Any) -> None:
+        """Append one line to `events.jsonl`."""
+        append_line(self.events_path, {"time": time.time(), "kind": kind, "message": message, **details})
+
+    def create(self, config: Config, record: dict[str, Any], plan: dict[str, Any]) -> None:
+        """Write what a new run starts from; `config.toml` comes last and makes it a run."""
+        for folder in ("heartbeats", "logs", "checkpoints"):
+            (self.path / folder).mkdir(parents=True, exist_ok=True)
+        write_json(self.plan_path, plan)
+        write_json(self.path / "recipe.json", record)
+        write_atomic(self.config_path, to_toml(config))
+        self.event("run_created", f"{record['recipe']} in {self.path.name}", config_hash=record["config_hash"])
+
+    def lock(self) -> IO[str]:
+        """Hold the run directory for this process and the workers that inherit the file.
+
+        Raises UsageError while another process, or a worker that it left behind, holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        file = open(self.path / "run.lock", "a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            file.close()
+            raise UsageError(
+                f"{self.path} is in use by another run (process {owner})",
+                "wait for it, stop it, or choose another --run-dir",
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        return file
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`, or an empty one when it is absent or damaged."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def make_record(
+    config: Config, recipe: str, overrides: list[str], difference: dict[str, Any], dataset: dict[str, Any]
+) -> dict[str, Any]:
+    """`recipe.json` of a run: provenance, and the identity that a resume must share."""
+    identity = {**identity_of(config), **dataset}
+    return {
+        "recipe": recipe,
+        "overrides": overrides,
+        "difference": difference,
+        "config_hash": config_hash(config),
+        "identity": identity,
+        "identity_hash": digest_of(identity),
+    }
+
+
+def check_identity(run: RunDirectory, identity: dict[str, Any]) -> None:
+    """Raises ConfigError naming every identity field in which `identity` differs from the run's."""
+    stored = run.record().get("identity", {})
+    changed = [
+        f"{name}: {stored.get(name)!r} in the run, {identity.get(name)!r} now"
+        for name in sorted({*stored, *identity})
+        if stored.get(name) != identity.get(name)
+    ]
+    if changed:
+        raise ConfigError(
+            f"{run.path} holds a run with another identity: " + "; ".join(changed),
+            f"leave these settings as they are, choose another --run-dir, or branch off with "
+            f"`seedbed train --resume {run.path} --fork NEW_DIR --set ...`",
+        )
