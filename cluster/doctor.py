@@ -19,14 +19,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from seedbed.errors import EXIT_OK, EXIT_OTHER
 from seedbed.files import fsync_dir
 from seedbed.progress import human_bytes
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 PACKAGES = ("seedbed", "data", "models", "training", "evals", "cluster")
 OURS = Path(__file__).resolve().parent.parent
@@ -77,25 +73,6 @@ def diagnose(runs: Path = Path("runs")) -> dict[str, Any]:
         "checks": [asdict(check) for check in checks],
         "took_s": round(time.monotonic() - started, 2),
     }
-
-
-def exit_code(report: dict[str, Any]) -> int:
-    """0 when nothing failed; warnings do not count."""
-    return EXIT_OTHER if report["state"] == "failed" else EXIT_OK
-
-
-def render(report: dict[str, Any]) -> "Table":
-    """The report as a table, with the fixes under the findings."""
-    from rich.table import Table
-    from rich.text import Text
-
-    colours = {"ok": "green", "warning": "yellow", "failed": "red"}
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for check in report["checks"]:
-        fix = f"\nfix: {check['fix']}" if check["fix"] else ""
-        state = Text(check["state"], style=colours[check["state"]])
-        table.add_row(state, check["name"], Text(check["detail"] + fix))
-    return table
 
 
 def _guarded(name: str, check: Callable[[], Iterator[Check]]) -> list[Check]:

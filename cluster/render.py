@@ -95,16 +95,28 @@ def measured_text(plan: dict[str, Any]) -> str:
 
 def dataset_view(report: dict[str, Any]) -> Any:
     """A data set: splits, drops, lengths, documents."""
-    from cluster.dataset_view import view
-
-    return view(report)
+    splits = [{"split": name, **figures} for name, figures in report["splits"].items()]
+    drops = [{"dropped because": reason, "documents": count} for reason, count in report["drops"].items()]
+    lengths = [{"tokens": row["label"], "documents": row["documents"]} for row in report["lengths"]]
+    samples = [f"--- {s['id']} ({s['tokens']:,} tokens)\n{s['text']}" for s in report["samples"]]
+    return group(
+        f"{report['path']}  digest {report['digest'][:16]}",
+        table(splits, ("split", "documents", "tokens", "utf8_bytes", "bytes_per_token")),
+        table(drops, ("dropped because", "documents")) if drops else "",
+        table(lengths, ("tokens", "documents"), "documents by length"),
+        *samples,
+    )
 
 
 def eval_view(result: dict[str, Any]) -> Any:
     """Scores with intervals, baselines on the same bytes beside them."""
-    from cluster.eval_view import view
-
-    return view(result)
+    parts: list[Any] = [f"{result['run']} at step {result['step']}"]
+    for task, score in result["tasks"].items():
+        baselines = [{"name": row["label"], **row} for row in score["baselines"]]
+        rows = [{**score, "name": "this checkpoint"}, *({**row, "name": row["label"]} for row in baselines)]
+        title = f"{task}: {score['documents']:,} documents, {score['utf8_bytes']:,} bytes"
+        parts.append(table(rows, ("name", "value", "low", "high"), title))
+    return group(*parts, *(f"written: {file}" for file in result["files"]))
 
 
 def run_view(run: dict[str, Any]) -> Any:

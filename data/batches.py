@@ -52,7 +52,7 @@ class WindowStream:
             raise DataError(
                 f"the {split.name} split has {split.num_tokens:,} tokens, fewer than one window of "
                 f"model.context + 1 = {context + 1:,}",
-                "give more text, hold out another share with data.holdout_fraction, or set a smaller model.context",
+                "give more text, change data.holdout_fraction, or set a smaller model.context",
             )
         self._order = lru_cache(maxsize=4)(self._make_order)
 

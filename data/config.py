@@ -10,7 +10,7 @@ from seedbed.settings import STRICT
 class DataConfig(BaseModel):
     """Names a built dataset, or says how to build one."""
 
-    model_config = ConfigDict(**STRICT)
+    model_config = ConfigDict(**STRICT)  # type: ignore[typeddict-item]
 
     path: str = ""
     """A dataset that `seedbed data build` wrote. Empty: built from `source`, once, into the cache."""

@@ -1,6 +1,6 @@
 """A source, read once to learn what is in it and again to use it.
 
-The first reading (`survey`) keeps of each document only its hash, size and signature, some 600 bytes,
+The first reading (`survey`) holds of each document only its hash, size, id and signature, under 1 KB,
 so a corpus need not fit in memory. Later readings (`kept_documents`) give the documents that were
 kept, in the same order, and notice when the files changed in between.
 """
@@ -31,32 +31,22 @@ class Corpus:
     drops: Counter[str] = field(default_factory=Counter)
     """Reason -> documents."""
     num_replaced: int = 0
-    _signatures: bytearray = field(default_factory=bytearray)
+    groups: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """[N]: the same label for documents that are near-copies of each other."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def add(self, document: Document, digest: bytes, num_bytes: int, signature: NDArray[np.uint32]) -> None:
-        self.numbers[digest] = len(self.ids)
-        self.ids.append(document.id)
-        self.sizes.append(num_bytes)
-        self.num_replaced += document.replaced
-        self._signatures += signature.tobytes()
 
-    def groups(self, threshold: float) -> NDArray[np.int64]:
-        """[N]: the group of near-copies of each document.
+def survey(source: Source, threshold: float, on_drop: Callable[[Drop], None], advance: Advance) -> Corpus:
+    """Read all of `source`; what is not taken, exact copies included, goes to `on_drop`.
 
-        Made for the held-out split, where a missed near-copy is a leak and a needless join costs
-        nothing: 56 bands of 2 rows miss no pair of Jaccard similarity 0.5, in theory 1 in 10^7, and the
-        signatures are compared with a threshold that allows for their error.
-        """
-        signatures = np.frombuffer(self._signatures, dtype=np.uint32).reshape(len(self), NUM_PERMUTATIONS)
-        return group_near_duplicates(signatures, bands=56, rows=2, threshold=recall_threshold(threshold))
-
-
-def survey(source: Source, on_drop: Callable[[Drop], None], advance: Advance) -> Corpus:
-    """Read all of `source`; what is not taken, exact copies included, goes to `on_drop`."""
-    corpus, hasher = Corpus(), MinHasher()
+    Documents of at least `threshold` similarity are put in one group. Groups are made for the
+    held-out split, where a missed near-copy is a leak and a needless join costs nothing: 56 bands of
+    2 rows miss 1 pair in 10 million at similarity 0.5, and signatures are compared with a threshold
+    that allows for their error.
+    """
+    corpus, hasher, signatures = Corpus(), MinHasher(), bytearray()
 
     def drop(row: Drop) -> None:
         corpus.drops[row.reason] += 1
@@ -67,17 +57,26 @@ def survey(source: Source, on_drop: Callable[[Drop], None], advance: Advance) ->
             drop(item)
             continue
         digest, num_bytes = _identity(item)
-        first = corpus.numbers.get(digest)
-        if first is None:
-            corpus.add(item, digest, num_bytes, hasher.signature(item.text))
-        else:
+        first = corpus.numbers.setdefault(digest, len(corpus))
+        if first < len(corpus):
             drop(Drop(item.id, item.source, "exact_duplicate", f"the same text as {corpus.ids[first]}"))
+            continue
+        corpus.ids.append(item.id)
+        corpus.sizes.append(num_bytes)
+        corpus.num_replaced += item.replaced
+        signatures += hasher.signature(item.text).tobytes()
     if not len(corpus):
         found = ", ".join(f"{count:,} {reason}" for reason, count in sorted(corpus.drops.items()))
         raise DataError(
-            f"source {source.name} has no document to use (dropped: {found or 'nothing, it is empty'})",
+            f"source {source.name} has no document to use (dropped: {found or 'none, it is empty'})",
             "point data.source at text, and see data.pattern, data.text_field and data.on_undecodable",
         )
+    corpus.groups = group_near_duplicates(
+        np.frombuffer(signatures, dtype=np.uint32).reshape(len(corpus), NUM_PERMUTATIONS),
+        bands=56,
+        rows=2,
+        threshold=recall_threshold(threshold),
+    )
     return corpus
 
 
@@ -114,4 +113,6 @@ def _identity(document: Document) -> tuple[bytes, int]:
 
 
 def _changed(where: str) -> DataError:
-    return DataError(f"{where} changed while the dataset was built", "build again when nothing writes to the source")
+    return DataError(
+        f"{where} changed while the dataset was built", "build again when nothing writes to the source"
+    )

@@ -46,15 +46,17 @@ class MinHasher:
         # A fixed seed: whether two texts are near-copies does not depend on a run's configuration.
         draws = generator(0, "minhash", num_permutations, ngram_words)
         high = np.iinfo(np.uint64).max
-        self._factors = draws.integers(high, size=(num_permutations, 1), dtype=np.uint64, endpoint=True) | np.uint64(1)
+        self._factors = draws.integers(
+            high, size=(num_permutations, 1), dtype=np.uint64, endpoint=True
+        ) | np.uint64(1)
         self._offsets = draws.integers(high, size=(num_permutations, 1), dtype=np.uint64, endpoint=True)
         self._places = draws.integers(high, size=ngram_words, dtype=np.uint64, endpoint=True) | np.uint64(1)
         self._words = _WordHashes()
 
     def shingles(self, text: str) -> NDArray[np.uint64]:
-        """A hash per word 5-gram of `text`, in order. Words are runs of letters, digits and "_", in lower case.
+        """A hash per word 5-gram of `text`, in order.
 
-        A text of fewer words is one shingle of the words that it has, one of no words is itself.
+        Words are runs of letters, digits and "_", in lower case. A text of fewer words is one shingle of the words that it has, one of no words is itself.
         """
         words = _WORD.findall(text.lower()) or [text]
         hashes = np.fromiter(map(self._words.__getitem__, words), dtype=np.uint64, count=len(words))

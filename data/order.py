@@ -33,7 +33,7 @@ class Permutation:
 
     def many(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """The images of `indices`, of the same shape."""
-        if indices.size and not (0 <= indices.min() and indices.max() < self.n):
+        if indices.size and not (indices.min() >= 0 and indices.max() < self.n):
             raise IndexError(f"an index is outside 0 .. {self.n - 1}")
         images = self._encipher(indices.astype(np.uint64).ravel())
         # The cycle that leaves 0 .. n-1 comes back to it; about 2 in sqrt(n) leave at all.

@@ -40,7 +40,11 @@ class SplitWriter:
     ) -> None:
         self._folder, self._split = folder, split
         self._dtype = np.dtype(TOKEN_DTYPES[token_dtype(vocab_size)])
-        self._end_of_text_id, self._shard_tokens, self._slice_bytes = end_of_text_id, shard_tokens, slice_bytes
+        self._end_of_text_id, self._shard_tokens, self._slice_bytes = (
+            end_of_text_id,
+            shard_tokens,
+            slice_bytes,
+        )
         self._finished: list[dict[str, Any]] = []
         self._shard: _ShardWriter | None = None
 
@@ -56,7 +60,9 @@ class SplitWriter:
 
     def described(self) -> dict[str, Any]:
         """What the manifest says of the split, once it is closed."""
-        totals = {key: sum(shard[key] for shard in self._finished) for key in ("documents", "tokens", "utf8_bytes")}
+        totals = {
+            key: sum(shard[key] for shard in self._finished) for key in ("documents", "tokens", "utf8_bytes")
+        }
         return {"shards": self._finished} | totals
 
     def _finish_shard(self) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.tokenizers import Tokenizer, load_tokenizer
-from data.verified import VerifiedFile
+from data.verified import REBUILD, VerifiedFile
 from seedbed.errors import DataError, nearest
 from seedbed.files import digest_of
 
@@ -33,8 +33,6 @@ TOKENIZER = "tokenizer.json"
 DROPS = "drops.jsonl"
 SPLITS = ("train", "holdout")
 TOKEN_DTYPES = {"uint16": "<u2", "uint32": "<u4"}
-
-REBUILD = "rebuild it with `seedbed data build`, or copy it again"
 
 
 class Dataset:
@@ -74,7 +72,8 @@ class Dataset:
         if name not in self._splits:
             known = ", ".join(self._splits)
             raise DataError(
-                f"{self.path} has no split {name!r}", f"use {nearest(name, self._splits) or f'one of {known}'}"
+                f"{self.path} has no split {name!r}",
+                f"use {nearest(name, self._splits) or f'one of {known}'}",
             )
         return self._splits[name]
 
@@ -119,7 +118,9 @@ class Split:
         while position < stop:
             begin, end = int(self._token_starts[number]), int(self._token_starts[number + 1])
             until = min(stop, end)
-            out[position - start : until - start] = self._shards[number].tokens(position - begin, until - begin)
+            out[position - start : until - start] = self._shards[number].tokens(
+                position - begin, until - begin
+            )
             position, number = until, number + 1
         return out
 
@@ -205,7 +206,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {file}: {error}", REBUILD) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise DataError(f"{file} does not describe a dataset", "give a folder that `seedbed data build` wrote")
+        raise DataError(
+            f"{file} does not describe a dataset", "give a folder that `seedbed data build` wrote"
+        )
     version = manifest.get("version")
     if version != VERSION:
         raise DataError(

@@ -63,7 +63,9 @@ def split_groups(
     return Split(chosen[members], counts)
 
 
-def _least_bad(draws: NDArray[np.float64], group_bytes: NDArray[np.int64], too_large: NDArray[np.bool_]) -> int:
+def _least_bad(
+    draws: NDArray[np.float64], group_bytes: NDArray[np.int64], too_large: NDArray[np.bool_]
+) -> int:
     """The one group to hold out when the rule holds out none, as it may for few documents."""
     allowed = ~too_large
     if not allowed.any():

@@ -37,8 +37,9 @@ class Tokenizer:
         self._backend.encode_special_tokens = True
         self._backend.no_truncation()
         self._backend.no_padding()
-        self.end_of_text_id: int = self._backend.token_to_id(END_OF_TEXT)
-        self.vocab_size: int = max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
+        vocabulary = self._backend.get_vocab(with_added_tokens=True)
+        self.end_of_text_id = vocabulary[END_OF_TEXT]
+        self.vocab_size = max(vocabulary.values()) + 1
         self.fingerprint = _fingerprint(parsed)
 
     def encode(self, text: str) -> list[int]:
@@ -95,7 +96,9 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     try:
         definition = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the tokenizer {path}: {error}", "give the path of a tokenizer.json") from error
+        raise DataError(
+            f"cannot read the tokenizer {path}: {error}", "give the path of a tokenizer.json"
+        ) from error
     return Tokenizer(definition, str(path))
 
 
@@ -103,7 +106,9 @@ def _parse(definition: str, origin: str) -> tuple[dict[str, Any], tokenizers.Tok
     """The JSON of `definition` and what it builds, if that keeps what this module promises."""
 
     def refuse(reason: str) -> DataError:
-        return DataError(f"{origin}: {reason}", "give the tokenizer.json of a byte-level BPE, such as GPT-2's")
+        return DataError(
+            f"{origin}: {reason}", "give the tokenizer.json of a byte-level BPE, such as GPT-2's"
+        )
 
     try:
         parsed = json.loads(definition)

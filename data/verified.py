@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from seedbed.errors import DataError
 
-FIX = "rebuild the dataset with `seedbed data build`, or copy the file again"
+REBUILD = "rebuild with `seedbed data build`; a dataset in the cache is rebuilt once its folder is deleted"
 
 
 class VerifiedFile:
@@ -50,14 +50,18 @@ class VerifiedFile:
     def _verify_slice(self, mapped: NDArray[np.uint8], number: int) -> None:
         start = number * self._slice_bytes
         stop = min(start + self._slice_bytes, self._num_bytes)
-        if hashlib.sha256(mapped[start:stop]).hexdigest() != self._hashes[number]:
-            raise DataError(f"{self.path} is damaged in slice {number} (bytes {start} .. {stop - 1})", FIX)
+        if hashlib.sha256(memoryview(mapped[start:stop])).hexdigest() != self._hashes[number]:
+            raise DataError(
+                f"{self.path} is damaged in slice {number} (bytes {start} .. {stop - 1})", REBUILD
+            )
         self._verified.add(number)
 
     def _check_size(self) -> None:
         try:
             size = self.path.stat().st_size
         except OSError as error:
-            raise DataError(f"{self.path} is missing from the dataset ({error.strerror})", FIX) from error
+            raise DataError(f"{self.path} is missing from the dataset ({error.strerror})", REBUILD) from error
         if size != self._num_bytes:
-            raise DataError(f"{self.path} has {size:,} bytes, not the {self._num_bytes:,} that were written", FIX)
+            raise DataError(
+                f"{self.path} has {size:,} bytes, not the {self._num_bytes:,} that were written", REBUILD
+            )

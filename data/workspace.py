@@ -1,7 +1,7 @@
 """Building a directory so that it is either whole or absent, by one process at a time."""
 
-import errno
 import fcntl
+import glob
 import os
 import secrets
 import shutil
@@ -19,13 +19,14 @@ def only_builder_of(out: Path) -> Iterator[None]:
     """Hold the right to build `out`; others, in any process, wait their turn.
 
     Whoever holds it knows that unfinished directories beside `out` have no living owner, and removes
-    them. The lock belongs to the process, so no kill leaves it behind.
+    them. The system takes a lock from a process that ends, so no kill leaves it behind.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
     lock = out.parent / f".{out.name}.lock"
-    descriptor = _acquire(lock, out)
+    with _explained(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _acquire(lock, out)
     try:
-        for stale in out.parent.glob(f"{_prefix(out)}*"):
+        for stale in out.parent.glob(glob.escape(_prefix(out)) + "*"):
             shutil.rmtree(stale, ignore_errors=True)
         yield
     finally:
@@ -34,50 +35,56 @@ def only_builder_of(out: Path) -> Iterator[None]:
 
 
 @contextmanager
-def building(out: Path) -> Iterator[Path]:
-    """An empty directory that becomes `out` when the block ends well, and vanishes when it does not.
+def scratch_directory(out: Path) -> Iterator[Path]:
+    """A new directory beside `out` to build in, removed at the end if it was not published.
 
-    Call it as the `only_builder_of(out)`. The files in it are to be synced by who writes them.
+    To be called by the `only_builder_of(out)`.
     """
-    temporary = out.parent / f"{_prefix(out)}{secrets.token_hex(4)}"
-    temporary.mkdir()
+    folder = out.parent / f"{_prefix(out)}{secrets.token_hex(4)}"
     try:
-        yield temporary
-        fsync_dir(temporary)
-        os.rename(temporary, out)
-        fsync_dir(out.parent)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DataError(f"no space left to write {out}", "free some, or build on another disk") from error
-        raise
+        with _explained(out):
+            folder.mkdir()
+            yield folder
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(folder: Path, out: Path) -> None:
+    """Make `folder`, whose files are synced, appear as `out`: absent or an empty directory until now."""
+    fsync_dir(folder)
+    os.rename(folder, out)
+    fsync_dir(out.parent)
 
 
 def _prefix(out: Path) -> str:
     return f".{out.name}.building-"
 
 
+@contextmanager
+def _explained(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"cannot build {out}: {error.strerror or error}",
+            "make room or set permissions there, or build on another (local) disk",
+        ) from error
+
+
 def _acquire(lock: Path, out: Path) -> int:
-    waited = False
+    """A descriptor that holds the lock. Whoever lets go of it removes the file first."""
+    announced = False
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             if not _try_lock(descriptor):
-                if not waited:
+                if not announced:
                     print(f"another process is building {out}; waiting for it", file=sys.stderr)
-                    waited = True
+                    announced = True
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # The last holder removes the file; a lock on a removed file is a lock on nothing.
-            if os.path.exists(lock) and os.path.samestat(os.fstat(descriptor), os.stat(lock)):
+            # What was waited for may be a removed file, and a lock on that keeps nobody out.
+            if _is_file_at(descriptor, lock):
                 return descriptor
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            os.close(descriptor)
-            raise DataError(
-                f"cannot lock {lock}: {error.strerror}", "build on a file system that has locks, such as a local disk"
-            ) from error
         except BaseException:
             os.close(descriptor)
             raise
@@ -90,3 +97,10 @@ def _try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _is_file_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False

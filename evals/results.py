@@ -45,7 +45,7 @@ def evaluate(
     Returns {"run", "step", "tasks": {task: result}, "files": [...]}, all of it JSON. Each result is also
     written to RUN/evals/, whole or not at all. Baselines are computed where the task has any.
     """
-    from training.checkpoint import load_model
+    from training.checkpoint.models import load_model
 
     for task in tasks:
         if task not in TASKS:

@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from seedbed.errors import EXIT_OK, EXIT_OTHER, UsageError
-from seedbed.files import append_line
 from training.run_directory import TERMINAL_STATES, read_json
 
 DRAIN_S = 60.0
@@ -55,20 +54,20 @@ def unavailable() -> str | None:
 
 
 def start_mirror(run_dir: Path, uri: str, experiment: str) -> subprocess.Popen[bytes] | None:
-    """Start to follow `run_dir`, for as long as this process or the run goes on.
+    """Start to follow `run_dir`, for as long as this process or the run goes on; never raises.
 
-    Returns None, and records the event `tracking_off`, when that cannot be. Output goes to
-    `logs/tracking.log`. The mirror has a session of its own: Ctrl-C is for the trainer.
+    None means that nothing is mirrored: `unavailable()` says why, or the line that this prints when the
+    process cannot be started. Output goes to `logs/tracking.log`. The mirror has a session of its own:
+    Ctrl-C is for the trainer.
     """
-    reason = unavailable()
-    if reason is None:
+    if unavailable() is not None:
+        return None
+    try:
         arguments = ["--parent-pid", str(os.getpid()), "--started", repr(time.time())]
-        try:
-            return _launch(run_dir, uri, experiment, arguments)
-        except OSError as error:
-            reason = f"the mirror could not be started: {error}"
-    append_line(run_dir / "events.jsonl", {"time": time.time(), "kind": "tracking_off", "message": reason})
-    return None
+        return _launch(run_dir, uri, experiment, arguments)
+    except OSError as error:
+        print(f"! the MLflow mirror cannot be started: {error}", file=sys.stderr)
+        return None
 
 
 def finish_mirror(process: subprocess.Popen[bytes], timeout_s: float) -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from cluster.commands.options import Json, Sets
-from cluster.output import command, emit, note
+from cluster.output import command, emit
 from seedbed.errors import UsageError
 
 Recipe = Annotated[str | None, typer.Argument(help="A shipped recipe or the path of a .toml file.")]
@@ -40,6 +40,7 @@ def train(
     """
     if list_recipes:
         return _list_recipes(json)
+    from cluster.runner import announce, run_supervised
     from training import prepare
     from training.run_directory import RunDirectory
     from training.supervisor import Supervisor
@@ -52,8 +53,8 @@ def train(
             run, notices = prepare.resume(path, sets or [])
         else:
             run, notices = prepare.start(str(recipe), sets or [], path, init_from)
-        _announce(run, notices)
-        summary = _supervise(Supervisor(run, lock), run)
+        announce(run, notices)
+        summary = run_supervised(Supervisor(run, lock), run)
     emit(summary, json=json, render=_summary_text)
     return None
 
@@ -84,68 +85,10 @@ def _run_path(
     return fork
 
 
-def _announce(run: Any, notices: list[str]) -> None:
-    from cluster.render import plan_text
-    from training.run_directory import read_json
-
-    note(plan_text(read_json(run.plan_path)))
-    for text in notices:
-        note(f"! {text}")
-    note(f"run directory: {run.path}")
-
-
-def _supervise(supervisor: Any, run: Any) -> dict[str, Any]:
-    """Run to the end with the tracker beside it; the report is written however it ends."""
-    from cluster.tracking import mirrored
-    from evals.report import write_report
-
-    try:
-        with mirrored(run):
-            supervisor.supervise()
-            summary = summarize(run)
-            report = write_report(run.path)
-    except BaseException:
-        try:
-            write_report(run.path)
-        except (OSError, ValueError, KeyError) as error:
-            note(f"! no report was written: {error}")
-        raise
-    return {**summary, "report": str(report)}
-
-
-def summarize(run: Any) -> dict[str, Any]:
-    """What a finished run came to; stores the measured figures in its plan."""
-    from seedbed.files import write_json
-    from training.metrics import read_events, surviving_rows
-    from training.plan import measure
-    from training.run_directory import read_json
-
-    rows, events = surviving_rows(run.path), read_events(run.path)
-    baselines = [
-        e["baseline_bytes"] for e in events if e.get("kind") == "attempt_started" and "baseline_bytes" in e
-    ]
-    plan = measure(read_json(run.plan_path), rows, baselines[-1] if baselines else 0)
-    write_json(run.plan_path, plan)
-    steps = [row for row in rows if row["kind"] == "train"]
-    evals = [row for row in rows if row["kind"] == "eval"]
-    return {
-        "run": str(run.path),
-        "state": "finished",
-        "step": steps[-1]["step"] if steps else 0,
-        "tokens": steps[-1]["tokens"] if steps else 0,
-        "loss": steps[-1]["loss"] if steps else None,
-        "val_loss": evals[-1]["val_loss"] if evals else None,
-        "val_bits_per_byte": evals[-1]["val_bits_per_byte"] if evals else None,
-        "restarts": sum(event.get("kind") == "restarted" for event in events),
-        "goodput": steps[-1]["goodput"] if steps else None,
-        "plan": plan,
-    }
-
-
 def _summary_text(summary: dict[str, Any]) -> str:
     from cluster.render import measured_text
 
-    lines = [f"finished: step {summary['step']}, {summary['tokens']:,} tokens"]
+    lines = [f"{summary['state']}: step {summary['step']}, {summary['tokens']:,} tokens"]
     if summary["val_loss"] is not None:
         lines[0] += (
             f", validation loss {summary['val_loss']:.4f} ({summary['val_bits_per_byte']:.4f} bits per byte)"

@@ -121,7 +121,9 @@ def _passages(entry: FileEntry, wanted: int) -> Iterator[tuple[int, bytes]]:
 def unreadable(entry: FileEntry, error: OSError) -> DataError:
     """What to tell the user about a file that the system will not give."""
     reason = error.strerror or str(error)
-    return DataError(f"cannot read {entry.path}: {reason}", "check the file and its permissions, or leave it out")
+    return DataError(
+        f"cannot read {entry.path}: {reason}", "check the file and its permissions, or leave it out"
+    )
 
 
 def _refuse(error: OSError) -> None:

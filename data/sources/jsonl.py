@@ -46,9 +46,9 @@ def read_jsonl(entry: FileEntry, config: DataConfig, advance: Advance) -> Iterat
         yield row
     if num_bad > config.max_malformed_share * num_rows:
         raise DataError(
-            f"{entry.path}: {num_bad:,} of the {num_rows:,} rows read are malformed or have no text, more than "
-            f"data.max_malformed_share = {config.max_malformed_share:g} allows; the first is {example}",
-            f"repair the file, set data.text_field (now {config.text_field!r}), or raise data.max_malformed_share",
+            f"{entry.path}: {num_bad:,} of the {num_rows:,} rows read are malformed or have no text, "
+            f"more than data.max_malformed_share = {config.max_malformed_share:g} allows; the first is {example}",
+            f"repair it, set data.text_field (now {config.text_field!r}), or raise data.max_malformed_share",
         )
 
 
@@ -63,7 +63,9 @@ def _document_of(line: bytes, where: str, config: DataConfig) -> Document | Drop
                 "repair the file, or set data.on_undecodable to drop or replace",
             ) from error
         if config.on_undecodable == "drop":
-            return Drop(where, where, "undecodable", f"byte {error.start} of the line is not UTF-8 ({error.reason})")
+            return Drop(
+                where, where, "undecodable", f"byte {error.start} of the line is not UTF-8 ({error.reason})"
+            )
         text, replaced = line.decode("utf-8", errors="replace"), True
     try:
         row = json.loads(text.removeprefix("\ufeff"))
@@ -114,8 +116,8 @@ class _Counted:
         self._advance(len(block))
         return block
 
-    def seekable(self) -> bool:
-        return False
+    def seek(self, offset: int) -> int:
+        return self._file.seek(offset)
 
 
 def _zstd_chunks(file: IO[bytes], entry: FileEntry, advance: Advance) -> Iterator[bytes]:
@@ -124,7 +126,8 @@ def _zstd_chunks(file: IO[bytes], entry: FileEntry, advance: Advance) -> Iterato
         import zstandard
     except ImportError as error:
         raise DataError(
-            f"reading {entry.path} needs the zstandard package", "pip install 'seedbed[zstd]', or decompress it"
+            f"reading {entry.path} needs the zstandard package",
+            "pip install 'seedbed[zstd]', or decompress it",
         ) from error
     frame = None
     try:

@@ -62,13 +62,16 @@ def open_source(config: DataConfig) -> Source:
     path = Path(config.source).expanduser()
     if not path.exists():
         raise DataError(
-            f"data.source does not exist: {path}", "set data.source to an existing folder or file, or to stdlib"
+            f"data.source does not exist: {path}",
+            "set data.source to an existing folder or file, or to stdlib",
         )
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().name).strip("-.") or "source"
     if path.is_dir():
         return _open_folder(path, name, config)
     if not path.is_file():
-        raise DataError(f"data.source is neither a folder nor a file: {path}", "save its content to a file first")
+        raise DataError(
+            f"data.source is neither a folder nor a file: {path}", "save its content to a file first"
+        )
     return FileSource(name, "file", path.resolve(), Listing([entry_of(path)]), config)
 
 

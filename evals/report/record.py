@@ -32,8 +32,8 @@ class RunRecord:
     plan: Row
     rows: list[Row]
     """metrics.jsonl, the surviving chain."""
-    num_abandoned: int
-    """Training rows that a later attempt has undone."""
+    written: list[Row]
+    """The training rows of all attempts, those that a later one has undone too, as they were written."""
     events: list[Row]
     samples: list[Row]
     heartbeats: list[Row]
@@ -79,19 +79,24 @@ class RunRecord:
         return int(steps) if steps else None
 
     @property
+    def num_undone(self) -> int:
+        """Training rows that a later attempt has undone."""
+        return len(self.written) - sum(row.get("kind") == "train" for row in self.rows)
+
+    @property
     def attempts(self) -> list[Row]:
         return [event for event in self.events if event.get("kind") == "attempt_started"]
 
     def step_at(self, time: float) -> float | None:
-        """The last step that any attempt had finished by then."""
-        before = [row for row in self.of_kind("train") if (number(row.get("time")) or math.inf) <= time]
-        return float(before[-1]["step"]) if before else None
+        """The last step that had been finished by then, whether or not it was undone later."""
+        steps = [
+            number(row.get("step")) for row in self.written if (number(row.get("time")) or math.inf) <= time
+        ]
+        return steps[-1] if steps else None
 
 
 def read_run(run_dir: Path) -> RunRecord:
     """The record of the run in `run_dir`."""
-    rows = surviving_rows(run_dir)
-    written = sum(row.get("kind") == "train" for row in read_lines(run_dir / "metrics.jsonl"))
     config = _read_toml(run_dir / "config.toml")
     dataset_path = str(config.get("data", {}).get("path") or "")
     return RunRecord(
@@ -100,8 +105,8 @@ def read_run(run_dir: Path) -> RunRecord:
         config=config,
         recipe=read_json(run_dir / "recipe.json"),
         plan=read_json(run_dir / "plan.json"),
-        rows=rows,
-        num_abandoned=written - sum(row.get("kind") == "train" for row in rows),
+        rows=surviving_rows(run_dir),
+        written=[row for row in read_lines(run_dir / "metrics.jsonl") if row.get("kind") == "train"],
         events=read_events(run_dir),
         samples=list(read_lines(run_dir / "samples.jsonl")),
         heartbeats=_read_all(sorted((run_dir / "heartbeats").glob("rank-*.json"))),

@@ -30,7 +30,7 @@ def thin(x: np.ndarray, y: np.ndarray, max_bins: int = MAX_BINS) -> tuple[np.nda
 
 def smoothing_window(num_points: int) -> int:
     """How many points a smoothed curve averages: a fortieth of the curve, odd, at most 501; 1 is none."""
-    return min(501, num_points // 40 * 2 // 2 | 1) if num_points >= 80 else 1
+    return min(501, num_points // 40 | 1) if num_points >= 80 else 1
 
 
 def moving_mean(y: np.ndarray, window: int) -> np.ndarray:

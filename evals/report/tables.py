@@ -4,6 +4,9 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
 
+NONE = "\N{EN DASH}"
+"""Stands where a value is not known."""
+
 
 def table(
     head: Sequence[str],
@@ -21,7 +24,10 @@ def table(
         cells = "".join(f"<td{kind[column]}>{escape(text)}</td>" for column, text in enumerate(row))
         css = f' class="{escape(css_classes[index])}"' if css_classes and css_classes[index] else ""
         body.append(f"<tr{css}>{cells}</tr>")
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    return (
+        f'<div class="scroll"><table><thead><tr>{top}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
@@ -33,6 +39,13 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
 def card(title: str, body: str) -> str:
     """A titled box around `body`, which is HTML already."""
     return f'<div class="card"><h3>{escape(title)}</h3>{body}</div>'
+
+
+def interval(low: float | None, high: float | None, decimals: int = 3) -> str:
+    """Both ends of an interval, or nothing where it has none."""
+    if low is None or high is None:
+        return ""
+    return f"{low:.{decimals}f}\N{EN DASH}{high:.{decimals}f}"
 
 
 def clock(time: float | None) -> str:

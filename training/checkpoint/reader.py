@@ -46,6 +46,9 @@ class Checkpoint:
             raise CheckpointError(
                 f"{path} says that it is step {manifest['step']}", f"rename it to step-{manifest['step']}"
             )
+        for file in manifest["files"]:
+            if Path(file["name"]).name != file["name"] or (path / file["name"]).is_symlink():
+                raise CheckpointError(f"{path}: file '{file['name']}' lies outside of it", "do not trust this checkpoint")
         return cls(path, manifest)
 
     @property

@@ -1,0 +1,61 @@
+"""A supervised run as the front door shows it: announced, mirrored, summed up, reported."""
+
+from typing import Any
+
+from cluster.output import note
+from cluster.render import plan_text
+from cluster.tracking import mirrored
+from evals.report import write_report
+from seedbed.files import write_json
+from training.metrics import read_events, surviving_rows
+from training.plan import measure
+from training.run_directory import RunDirectory, read_json
+from training.supervisor import Supervisor
+
+
+def announce(run: RunDirectory, notices: list[str]) -> None:
+    """Print the plan and what a user should know before the run starts."""
+    note(plan_text(read_json(run.plan_path)))
+    for text in notices:
+        note(f"! {text}")
+    note(f"run directory: {run.path}")
+
+
+def run_supervised(supervisor: Supervisor, run: RunDirectory) -> dict[str, Any]:
+    """Run to the end with the tracker beside it; the report is written however the run ends."""
+    try:
+        with mirrored(run):
+            supervisor.supervise()
+            summary = summarize(run)
+            report = write_report(run.path)
+    except BaseException:
+        try:
+            summarize(run)
+            write_report(run.path)
+        except Exception as error:
+            # How the run ended matters more than the page about it.
+            note(f"! no report was written: {error}")
+        raise
+    return {**summary, "report": str(report)}
+
+
+def summarize(run: RunDirectory) -> dict[str, Any]:
+    """What a run came to so far; stores the measured figures in its plan."""
+    rows, events = surviving_rows(run.path), read_events(run.path)
+    baselines = [event["baseline_bytes"] for event in events if event.get("kind") == "attempt_started"]
+    plan = measure(read_json(run.plan_path), rows, baselines[-1] if baselines else 0)
+    write_json(run.plan_path, plan)
+    step: dict[str, Any] = next((row for row in reversed(rows) if row["kind"] == "train"), {})
+    validation: dict[str, Any] = next((row for row in reversed(rows) if row["kind"] == "eval"), {})
+    return {
+        "run": str(run.path),
+        "state": run.status()["state"],
+        "step": step.get("step", 0),
+        "tokens": step.get("tokens", 0),
+        "loss": step.get("loss"),
+        "val_loss": validation.get("val_loss"),
+        "val_bits_per_byte": validation.get("val_bits_per_byte"),
+        "restarts": sum(event.get("kind") == "restarted" for event in events),
+        "goodput": step.get("goodput"),
+        "plan": plan,
+    }

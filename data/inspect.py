@@ -1,0 +1,76 @@
+"""What is in a dataset, for a person to look at before spending a run on it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.shards import Dataset, Split
+from data.tokenizers import Tokenizer
+from seedbed.randomness import generator
+
+SAMPLE_CHARACTERS = 400
+
+
+def inspect_dataset(path: str | Path, *, num_samples: int = 3, verify: bool = False) -> dict[str, Any]:
+    """Counts, drops, lengths and `num_samples` documents per split of the dataset at `path`, as JSON values.
+
+    The samples are the same each time. With `verify`, every byte is hashed first; DataError when
+    the dataset is damaged.
+    """
+    dataset = Dataset.open(path, verify=verify)
+    tokenizer = dataset.tokenizer()
+    splits = {name: dataset.split(name) for name in dataset.splits}
+    manifest = dataset.manifest
+    num_tokens = sum(split.num_tokens for split in splits.values())
+    utf8_bytes = sum(split.utf8_bytes for split in splits.values())
+    return {
+        "path": str(dataset.path),
+        "digest": dataset.digest,
+        "verified": verify,
+        "documents": sum(split.num_documents for split in splits.values()),
+        "tokens": num_tokens,
+        "utf8_bytes": utf8_bytes,
+        "bytes_per_token": utf8_bytes / num_tokens,
+        "splits": {name: _describe(split) for name, split in splits.items()},
+        "drops": manifest["drops"],
+        "replaced": manifest["replaced"],
+        "near_duplicate_groups": manifest["near_duplicate_groups"],
+        "length_histogram": {name: _histogram(split.lengths()[:, 0]) for name, split in splits.items()},
+        "samples": [row for split in splits.values() for row in _samples(split, tokenizer, num_samples)],
+        "tokenizer": manifest["tokenizer"],
+        "token_dtype": manifest["token_dtype"],
+        "source": manifest["source"],
+        "config": manifest["config"],
+        "library_versions": manifest["library_versions"],
+    }
+
+
+def _describe(split: Split) -> dict[str, Any]:
+    return {
+        "documents": split.num_documents,
+        "tokens": split.num_tokens,
+        "utf8_bytes": split.utf8_bytes,
+        "bytes_per_token": split.utf8_bytes / split.num_tokens,
+    }
+
+
+def _histogram(num_tokens: NDArray[np.int64]) -> list[dict[str, int]]:
+    """Documents by length: a row per power of two, from the shortest that occurs to the longest."""
+    exponents = np.floor(np.log2(num_tokens)).astype(np.int64)
+    counts = np.bincount(exponents)
+    return [
+        {"from_tokens": 2**exponent, "below_tokens": 2 ** (exponent + 1), "documents": int(counts[exponent])}
+        for exponent in range(int(exponents.min()), len(counts))
+    ]
+
+
+def _samples(split: Split, tokenizer: Tokenizer, count: int) -> list[dict[str, Any]]:
+    chosen = generator(0, "inspect", split.name).permutation(split.num_documents)[:count]
+    rows = []
+    for number in sorted(chosen.tolist()):
+        provenance, tokens = split.document(number)
+        text = tokenizer.decode(tokens[:-1])
+        rows.append(provenance | {"split": split.name, "text": text[:SAMPLE_CHARACTERS]})
+    return rows
