@@ -42,7 +42,10 @@ def run_demo(out: Path, assignments: Sequence[str]) -> dict[str, Any]:
         summary = run_supervised(supervisor, run)
     note("scoring the held-out files, and the baselines on the same bytes")
     result = evaluate(path, ["bits-per-byte"], with_baselines=True)["tasks"]["bits-per-byte"]
-    rows = [{"name": "this GPT", **_score(result)}, *({"name": r["label"], **_score(r)} for r in result["baselines"])]
+    rows = [
+        {"name": "this GPT", **_score(result)},
+        *({"name": r["label"], **_score(r)} for r in result["baselines"]),
+    ]
     return {
         "run": str(path),
         "documents": result["documents"],
@@ -106,5 +109,3 @@ def _sample(path: Path) -> str:
         stop_id=tokenizer.end_of_text_id,
     )
     return tokenizer.decode(list(tokens))
-
-

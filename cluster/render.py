@@ -51,7 +51,9 @@ def group(*parts: Any) -> Any:
 def plan_text(plan: dict[str, Any]) -> str:
     """The plan in a few lines."""
     memory, batch, predicted = plan["memory_bytes_per_device"], plan["batch"], plan["predicted"]
-    parts = ", ".join(f"{name} {human_bytes(size)}" for name, size in memory.items() if name != "total" and size)
+    parts = ", ".join(
+        f"{name} {human_bytes(size)}" for name, size in memory.items() if name != "total" and size
+    )
     lines = [
         f"plan: {human_count(plan['parameters']['total'])} parameters "
         f"({human_count(plan['parameters']['non_embedding'])} without embeddings), "
@@ -89,7 +91,9 @@ def measured_text(plan: dict[str, Any]) -> str:
         ("checkpoint", plan["checkpoint_bytes"], measured["checkpoint_bytes"], human_bytes),
     ):
         if before and after:
-            lines.append(f"  {label}: {show(before)} predicted, {show(after)} measured ({after / before:.2f}x)")
+            lines.append(
+                f"  {label}: {show(before)} predicted, {show(after)} measured ({after / before:.2f}x)"
+            )
     return "\n".join(lines)
 
 
@@ -126,7 +130,9 @@ def run_view(run: dict[str, Any]) -> Any:
     changed = [{"setting": k, "recipe": v[0], "this run": v[1]} for k, v in run["difference"].items()]
     return group(
         table(rows, ("what", "value")),
-        table(changed, ("setting", "recipe", "this run"), "settings that differ from the recipe") if changed else "",
+        table(changed, ("setting", "recipe", "this run"), "settings that differ from the recipe")
+        if changed
+        else "",
         table(run["checkpoints"], ("step", "path"), "checkpoints") if run["checkpoints"] else "",
         table(run["events"], ("time", "kind", "message"), "last events"),
         measured_text(run["plan"]),
@@ -135,12 +141,24 @@ def run_view(run: dict[str, Any]) -> Any:
 
 def comparison_view(value: dict[str, Any]) -> Any:
     """Runs side by side."""
-    columns = ("name", "state", "step", "tokens", "loss", "val_loss", "val_bits_per_byte", "tokens_per_s", "goodput")
+    columns = (
+        "name",
+        "state",
+        "step",
+        "tokens",
+        "loss",
+        "val_loss",
+        "val_bits_per_byte",
+        "tokens_per_s",
+        "goodput",
+    )
     settings = [{"setting": key, **values} for key, values in value["differences"].items()]
     names = [run["name"] for run in value["runs"]]
     return group(
         table(value["runs"], columns),
-        table(settings, ("setting", *names), "settings that differ") if settings else "all settings are equal",
+        table(settings, ("setting", *names), "settings that differ")
+        if settings
+        else "all settings are equal",
     )
 
 
@@ -148,13 +166,20 @@ def doctor_view(value: dict[str, Any]) -> Any:
     """Checks, and how to mend what failed."""
     marks = {"ok": "ok", "warning": "warning", "failed": "FAILED"}
     rows = [{**check, "state": marks[check["state"]]} for check in value["checks"]]
-    fixes = [f"{check['name']}: {check['fix']}" for check in value["checks"] if check["state"] != "ok" and check["fix"]]
+    fixes = [
+        f"{check['name']}: {check['fix']}"
+        for check in value["checks"]
+        if check["state"] != "ok" and check["fix"]
+    ]
     return group(table(rows, ("state", "name", "detail")), "\n".join(fixes))
 
 
 def demo_text(value: dict[str, Any]) -> str:
     """What the demonstration showed."""
-    lines = ["", f"bits per byte on {value['documents']:,} held-out files ({human_bytes(value['utf8_bytes'])}):"]
+    lines = [
+        "",
+        f"bits per byte on {value['documents']:,} held-out files ({human_bytes(value['utf8_bytes'])}):",
+    ]
     width = max(len(row["name"]) for row in value["table"])
     for row in value["table"]:
         interval = f"  [{row['low']:.3f}, {row['high']:.3f}]" if row.get("low") is not None else ""

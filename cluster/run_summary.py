@@ -13,8 +13,8 @@ def summarize_run(path: Path) -> dict[str, Any]:
     """Name, state, progress and last figures of a run."""
     run = RunDirectory.existing(path)
     config, rows, events = run.config(), surviving_rows(path), read_events(path)
-    last = next((row for row in reversed(rows) if row.get("kind") == "train"), {})
-    validation = next((row for row in reversed(rows) if row.get("kind") == "eval"), {})
+    last: dict[str, Any] = next((row for row in reversed(rows) if row.get("kind") == "train"), {})
+    validation: dict[str, Any] = next((row for row in reversed(rows) if row.get("kind") == "eval"), {})
     return {
         "name": config.run.name or path.resolve().name,
         "state": run.status()["state"],

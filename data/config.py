@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from seedbed.settings import STRICT
 
@@ -10,7 +10,7 @@ from seedbed.settings import STRICT
 class DataConfig(BaseModel):
     """Names a built dataset, or says how to build one."""
 
-    model_config = ConfigDict(**STRICT)  # type: ignore[typeddict-item]
+    model_config = STRICT
 
     path: str = ""
     """A dataset that `seedbed data build` wrote. Empty: built from `source`, once, into the cache."""

@@ -45,18 +45,16 @@ class MinHasher:
         self.num_permutations, self.ngram_words = num_permutations, ngram_words
         # A fixed seed: whether two texts are near-copies does not depend on a run's configuration.
         draws = generator(0, "minhash", num_permutations, ngram_words)
-        high = np.iinfo(np.uint64).max
-        self._factors = draws.integers(
-            high, size=(num_permutations, 1), dtype=np.uint64, endpoint=True
-        ) | np.uint64(1)
-        self._offsets = draws.integers(high, size=(num_permutations, 1), dtype=np.uint64, endpoint=True)
-        self._places = draws.integers(high, size=ngram_words, dtype=np.uint64, endpoint=True) | np.uint64(1)
+        self._factors = _any64(draws, num_permutations)[:, None] | np.uint64(1)
+        self._offsets = _any64(draws, num_permutations)[:, None]
+        self._places = _any64(draws, ngram_words) | np.uint64(1)
         self._words = _WordHashes()
 
     def shingles(self, text: str) -> NDArray[np.uint64]:
         """A hash per word 5-gram of `text`, in order.
 
-        Words are runs of letters, digits and "_", in lower case. A text of fewer words is one shingle of the words that it has, one of no words is itself.
+        Words are runs of letters, digits and "_", in lower case. A text of fewer words is one
+        shingle of the words that it has; one without words is a shingle as it stands.
         """
         words = _WORD.findall(text.lower()) or [text]
         hashes = np.fromiter(map(self._words.__getitem__, words), dtype=np.uint64, count=len(words))
@@ -80,6 +78,10 @@ class MinHasher:
             images += self._offsets
             np.minimum(smallest, images.min(axis=1), out=smallest)
         return (smallest >> np.uint64(32)).astype(np.uint32)
+
+
+def _any64(draws: np.random.Generator, count: int) -> NDArray[np.uint64]:
+    return draws.integers(np.iinfo(np.uint64).max, size=count, dtype=np.uint64, endpoint=True)
 
 
 class _WordHashes(dict[str, int]):

@@ -6,6 +6,7 @@ start-up costs nothing and any rank can ask for any position.
 """
 
 import math
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,11 @@ class Permutation:
         self._side = np.uint64(math.isqrt(n - 1) + 1)
         self._round_keys = [np.uint64(key(seed64, "feistel", turn) & (2**64 - 1)) for turn in range(ROUNDS)]
 
-    def __call__(self, i: "int | NDArray[np.int64]") -> "int | NDArray[np.int64]":
+    @overload
+    def __call__(self, i: int) -> int: ...
+    @overload
+    def __call__(self, i: NDArray[np.int64]) -> NDArray[np.int64]: ...
+    def __call__(self, i: int | NDArray[np.int64]) -> int | NDArray[np.int64]:
         if isinstance(i, int | np.integer):
             return int(self.many(np.array([i], dtype=np.int64))[0])
         return self.many(i)

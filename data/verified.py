@@ -50,7 +50,7 @@ class VerifiedFile:
     def _verify_slice(self, mapped: NDArray[np.uint8], number: int) -> None:
         start = number * self._slice_bytes
         stop = min(start + self._slice_bytes, self._num_bytes)
-        if hashlib.sha256(memoryview(mapped[start:stop])).hexdigest() != self._hashes[number]:
+        if hashlib.sha256(mapped[start:stop].data).hexdigest() != self._hashes[number]:
             raise DataError(
                 f"{self.path} is damaged in slice {number} (bytes {start} .. {stop - 1})", REBUILD
             )

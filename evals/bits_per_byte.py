@@ -8,7 +8,7 @@ does not depend on the tokenizer.
 A document longer than the context is scored by a rolling likelihood: overlapping windows, in which every
 token is scored exactly once and, after the first window, with at least `context - stride` tokens before
 it. All windows go through the model in one padded shape, so that a score does not depend on which documents
-share a batch; the logarithm is taken in float32 row by row, and the sum over tokens in float64.
+share a batch; the logarithm is taken in at least float32, row by row, and the sum over tokens in float64.
 
 Shapes: B windows of a batch, T tokens of the context, V vocabulary.
 """
@@ -131,8 +131,9 @@ def _score_batch(
     sums = []
     for logits_TV, window in zip(logits_BTV, batch, strict=False):
         targets = torch.from_numpy(window.tokens[window.first_new + 1 :]).to(device)
-        new_logits = logits_TV[window.first_new : len(window.tokens) - 1].float()
-        log_probs = new_logits.log_softmax(dim=-1).gather(1, targets[:, None])[:, 0]
+        new_logits = logits_TV[window.first_new : len(window.tokens) - 1]
+        exact = new_logits.to(torch.promote_types(new_logits.dtype, torch.float32))
+        log_probs = exact.log_softmax(dim=-1).gather(1, targets[:, None])[:, 0]
         sums.append(-float(log_probs.cpu().numpy().astype(np.float64).sum()))
     return sums
 

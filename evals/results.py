@@ -8,15 +8,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import seedbed
 from evals.baselines import baselines
 from evals.bits_per_byte import bits_per_byte, by_source, estimate_as_json, score_documents
-from evals.items import is_dataset, load_items, split_texts
-from seedbed.errors import UsageError, nearest
+from evals.items import Item, is_dataset, load_items, split_texts
+from seedbed.errors import DataError, UsageError, nearest
 from seedbed.files import write_json
 from seedbed.progress import Progress
+
+if TYPE_CHECKING:
+    from training.checkpoint.models import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -89,14 +92,11 @@ def _write(run_dir: Path, task: str, result: dict[str, Any], *, is_own: bool) ->
     return path
 
 
-def _bits_per_byte(checkpoint: Any, options: Options) -> dict[str, Any]:
+def _bits_per_byte(checkpoint: "LoadedModel", options: Options) -> dict[str, Any]:
     from data.tokenizers import load_tokenizer
 
     tokenizer = load_tokenizer(checkpoint.tokenizer_path)
-    data = options.data or checkpoint.dataset_path
-    if data is None:
-        raise UsageError("the dataset of this run is not on this machine", "say what to score with --data")
-    item_set = load_items(Path(data), tokenizer)
+    item_set = load_items(options.data or _own_dataset(checkpoint), tokenizer)
     context = checkpoint.config.model.context
     model = checkpoint.model.to(options.device).eval()
     with Progress("score", sum(len(item.tokens) for item in item_set.items), " tokens") as bar:
@@ -131,14 +131,29 @@ def _bits_per_byte(checkpoint: Any, options: Options) -> dict[str, Any]:
     }
 
 
-def _baselines(items: Sequence[Any], checkpoint: Any, options: Options) -> list[dict[str, Any]]:
+def _own_dataset(checkpoint: "LoadedModel") -> Path:
+    """The dataset that the checkpoint was trained on, proved by its digest.
+
+    Another build of the same text divides it anew: its held-out documents may be ones that were trained on.
+    """
+    from data.shards import Dataset
+
+    path = checkpoint.dataset_path
+    fix = "build it again as it was, or say what to score with --data"
+    if not is_dataset(path):
+        raise UsageError(f"the dataset of this run is not at {path}", fix)
+    if Dataset.open(path).digest != checkpoint.dataset_digest:
+        raise DataError(f"{path} is not the dataset that this model was trained on", fix)
+    return path
+
+
+def _baselines(items: Sequence[Item], checkpoint: "LoadedModel", options: Options) -> list[dict[str, Any]]:
+    """On the scored bytes; those that learn, learn from what the model was trained on."""
     if not options.with_baselines:
         return []
-    trained_on = checkpoint.dataset_path
-    known = trained_on is not None and is_dataset(Path(trained_on))
-    train = split_texts(Path(trained_on), "train") if known else ()
+    train = split_texts(_own_dataset(checkpoint), "train")
     return baselines([item.text for item in items], train)
 
 
-TASKS: dict[str, Callable[[Any, Options], dict[str, Any]]] = {"bits-per-byte": _bits_per_byte}
+TASKS: dict[str, Callable[["LoadedModel", Options], dict[str, Any]]] = {"bits-per-byte": _bits_per_byte}
 """Every task by the name that the command line takes."""

@@ -6,7 +6,7 @@ also be chosen by itself, so a new combination is a line of configuration, not a
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from seedbed.settings import STRICT
 
@@ -19,7 +19,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 class ModelConfig(BaseModel):
     """A decoder-only transformer."""
 
-    model_config = ConfigDict(**STRICT)
+    model_config = STRICT
 
     family: Literal["gpt2", "llama"] = "gpt2"
     """The named set of parts that the fields below default to."""

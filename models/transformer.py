@@ -43,9 +43,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.width)
-        self.positions = (
-            nn.Embedding(config.context, config.width) if config.positions == "learned" else None
-        )
+        self.positions = nn.Embedding(config.context, config.width) if config.positions == "learned" else None
         self.dropout = nn.Dropout(config.dropout)
         # A dictionary, not a list, so that names survive when layers are split over devices.
         self.blocks = nn.ModuleDict({str(i): Block(config) for i in range(config.num_layers)})

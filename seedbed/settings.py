@@ -1,8 +1,11 @@
-"""How every configuration section behaves, as keyword arguments for pydantic's ConfigDict."""
+"""How every configuration section behaves: pydantic's `model_config`, without importing pydantic."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-STRICT: dict[str, Any] = {
+if TYPE_CHECKING:
+    from pydantic import ConfigDict
+
+STRICT: "ConfigDict" = {
     "frozen": True,
     "extra": "forbid",
     "strict": False,

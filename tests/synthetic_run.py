@@ -1,8 +1,8 @@
 """A run directory in the formats that training writes, without a training run: for tests of its readers.
 
 The run goes to step 240 of 400 in two attempts: attempt 0 reached step 130, where a worker died; attempt 1
-began from the checkpoint of step 100. Its records hold what real ones can: a NaN, a missing value, a text that
-is markup, a last line torn by a crash.
+began from the checkpoint of step 100. Its records hold what real ones can: a NaN, a missing value, a text
+that is markup, a last line torn by a crash.
 """
 
 import json

@@ -53,8 +53,8 @@ def batch_layout(config: Config) -> BatchLayout:
     num_micro_batches = tokens // micro_tokens
     if config.engine.num_ranks > num_micro_batches:
         raise ConfigError(
-            f"engine.num_ranks = {config.engine.num_ranks} is more than the {num_micro_batches} micro-batch(es) "
-            f"of a step (batch.tokens_per_step = {tokens}, batch.micro_batch_size = "
+            f"engine.num_ranks = {config.engine.num_ranks} is more than the {num_micro_batches} "
+            f"micro-batch(es) of a step (batch.tokens_per_step = {tokens}, batch.micro_batch_size = "
             f"{config.batch.micro_batch_size}, model.context = {config.model.context})",
             f"use at most {num_micro_batches} ranks, a smaller batch.micro_batch_size, "
             "or a larger batch.tokens_per_step",

@@ -8,7 +8,7 @@ how the run executes and what it reports; free to change.
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from data.config import DataConfig
 from models.config import ModelConfig
@@ -24,7 +24,7 @@ PLACEMENT: dict[str, Any] = {"kind": "placement"}
 class Section(BaseModel):
     """A table of the configuration file."""
 
-    model_config = ConfigDict(**STRICT)
+    model_config = STRICT
 
 
 class RunConfig(Section):
@@ -183,7 +183,7 @@ def kind_of(section: str, field: str) -> Kind:
         return "placement"
     info = Config.model_fields[section].annotation.model_fields[field]  # type: ignore[union-attr]
     extra = info.json_schema_extra
-    return extra["kind"] if isinstance(extra, dict) and "kind" in extra else "identity"  # type: ignore[return-value]
+    return extra["kind"] if isinstance(extra, dict) and "kind" in extra else "identity"
 
 
 def items(config: Config) -> Iterator[tuple[str, Any]]:

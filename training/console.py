@@ -64,8 +64,10 @@ class Console:
         if event.get("kind") in self.SHOWN_EVENTS:
             self.line(f"! {event.get('message', '')}")
         elif event.get("kind") == "attempt_started":
-            source = event.get("peak_source", "")
-            self.line(f"attempt {event['attempt']}: {event['message']} on {event['num_ranks']} rank(s); MFU: {source}")
+            self.line(
+                f"attempt {event['attempt']}: {event['message']} on {event['num_ranks']} rank(s); "
+                f"MFU: {event.get('peak_source', '')}"
+            )
 
     def close(self) -> None:
         """Take the bar off the screen."""

@@ -46,10 +46,14 @@ def memory_by_part(config: Config) -> dict[str, int]:
 
 def _largest_block_bytes(config: Config) -> int:
     outside = sum(
-        _numel(shape) for name, shape in parameter_shapes(config.model).items() if not name.startswith("blocks.")
+        _numel(shape)
+        for name, shape in parameter_shapes(config.model).items()
+        if not name.startswith("blocks.")
     )
     inside = sum(
-        _numel(shape) for name, shape in parameter_shapes(config.model).items() if name.startswith("blocks.0.")
+        _numel(shape)
+        for name, shape in parameter_shapes(config.model).items()
+        if name.startswith("blocks.0.")
     )
     return 4 * max(inside, outside)
 
@@ -107,8 +111,8 @@ def notices(plan: dict[str, Any]) -> list[str]:
     needed = plan["checkpoint_bytes"] * (plan["checkpoints_kept"] + 1)
     if needed > plan["disk_free_bytes"]:
         found.append(
-            f"checkpoints may need {needed / 1e9:.1f} GB, the disk has {plan['disk_free_bytes'] / 1e9:.1f} GB free: "
-            "lower checkpoint.keep or choose another --run-dir"
+            f"checkpoints may need {needed / 1e9:.1f} GB, the disk has "
+            f"{plan['disk_free_bytes'] / 1e9:.1f} GB free: lower checkpoint.keep or choose another --run-dir"
         )
     return found
 

@@ -85,14 +85,20 @@ def fork(run_path: Path, new_path: Path, assignments: Sequence[str]) -> tuple[Ru
     parent = RunDirectory.existing(step_path.resolve().parent.parent)
     checkpoint = Checkpoint.open(step_path)
     checkpoint.verify()
-    config, dataset = _with_data(resolve_hardware(_override(parent.config(), assignments, parent)), rebuild=True)
+    config, dataset = _with_data(
+        resolve_hardware(_override(parent.config(), assignments, parent)), rebuild=True
+    )
     batch_layout(config)
     _check_shapes(checkpoint, config)
     if new_path.exists() and any(entry.name != "run.lock" for entry in new_path.iterdir()):
         raise UsageError(f"{new_path} is not empty", "choose a new directory for the branch")
     difference = {name: list(pair) for name, pair in differences(parent.config(), config).items()}
     record = make_record(config, parent.record().get("recipe", ""), list(assignments), difference, dataset)
-    record["forked_from"] = {"run": str(parent.path.resolve()), "step": checkpoint.step, "hash": checkpoint.hash()}
+    record["forked_from"] = {
+        "run": str(parent.path.resolve()),
+        "step": checkpoint.step,
+        "hash": checkpoint.hash(),
+    }
     plan = make_plan(config, new_path, peak_flops=peak_of(config))
     new = RunDirectory(new_path)
     new.path.mkdir(parents=True, exist_ok=True)
@@ -123,8 +129,8 @@ def _with_data(config: Config, *, rebuild: bool = False) -> tuple[Config, dict[s
     vocab_size = config.model.vocab_size or dataset.vocab_size
     if vocab_size < dataset.vocab_size:
         raise ConfigError(
-            f"model.vocab_size = {vocab_size} is smaller than the {dataset.vocab_size} tokens of the tokenizer in "
-            f"{path}",
+            f"model.vocab_size = {vocab_size} is smaller than the {dataset.vocab_size} tokens of the "
+            f"tokenizer in {path}",
             f"set model.vocab_size to 0 (the tokenizer's) or to at least {dataset.vocab_size}",
         )
     resolved = config.model_copy(
@@ -157,7 +163,9 @@ def _continue(run: RunDirectory, config: Config) -> list[str]:
     changes = differences(run.config(), config)
     if changes:
         text = ", ".join(f"{name} {before!r} -> {after!r}" for name, (before, after) in changes.items())
-        run.event("resumed", f"resumed with {text}", changes={name: list(pair) for name, pair in changes.items()})
+        run.event(
+            "resumed", f"resumed with {text}", changes={name: list(pair) for name, pair in changes.items()}
+        )
         record = {**run.record(), "config_hash": config_hash(config)}
         plan = make_plan(config, run.path, peak_flops=peak_of(config))
         write_json(run.plan_path, plan)
@@ -186,8 +194,8 @@ def _check_shapes(checkpoint: Checkpoint, config: Config) -> None:
     for name in sorted({*expected, *stored}):
         if expected.get(name) != stored.get(name):
             raise ConfigError(
-                f"{checkpoint.path} does not fit [model]: '{name}' has shape {stored.get(name, 'none')} in the "
-                f"checkpoint and {expected.get(name, 'none')} in the model",
+                f"{checkpoint.path} does not fit [model]: '{name}' has shape "
+                f"{stored.get(name, 'none')} in the checkpoint and {expected.get(name, 'none')} in the model",
                 "use the [model] settings that the checkpoint was trained with",
             )
 
@@ -203,7 +211,11 @@ def _link_or_copy(source: str, target: str) -> str:
 def peak_of(config: Config) -> float | None:
     """The rate to plan with: measured on a CPU, from the table on a GPU, None when unknown."""
     if config.engine.device == "cuda":
-        return peak_flops(torch.device("cuda"), config.engine.precision)[0] if torch.cuda.is_available() else None
+        return (
+            peak_flops(torch.device("cuda"), config.engine.precision)[0]
+            if torch.cuda.is_available()
+            else None
+        )
     dtype = torch.bfloat16 if config.engine.precision == "bf16" else torch.float32
     threads = torch.get_num_threads()
     torch.set_num_threads(threads_per_rank(config.engine))

@@ -83,7 +83,12 @@ def _store(rank: int, num_ranks: int, rendezvous: Path, timeout: timedelta) -> d
             time.sleep(0.02)
             continue
         return dist.TCPStore(
-            address["host"], address["port"], num_ranks, is_master=False, timeout=timeout, wait_for_workers=False
+            address["host"],
+            address["port"],
+            num_ranks,
+            is_master=False,
+            timeout=timeout,
+            wait_for_workers=False,
         )
     raise SeedbedError(
         f"rank {rank} on {socket.gethostname()} found no rendezvous at {rendezvous}",

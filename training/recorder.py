@@ -64,7 +64,9 @@ class Recorder:
     def saved(self, result: SaveResult) -> None:
         """Called from the writing thread when a save has ended."""
         if result.error:
-            self.event("checkpoint_failed", f"step {result.step} was not saved: {result.error}", step=result.step)
+            self.event(
+                "checkpoint_failed", f"step {result.step} was not saved: {result.error}", step=result.step
+            )
             return
         self.row(
             "checkpoint",
@@ -86,7 +88,14 @@ class Recorder:
         if phase == self._last_phase and now - self._last_beat < HEARTBEAT_EVERY_S:
             return
         self._last_beat, self._last_phase = now, phase
-        value = {"rank": self.rank, "pid": os.getpid(), "step": step, "phase": phase, "time": time.time(), **details}
+        value = {
+            "rank": self.rank,
+            "pid": os.getpid(),
+            "step": step,
+            "phase": phase,
+            "time": time.time(),
+            **details,
+        }
         try:
             write_json(self.run.heartbeat_path(self.rank), value, durable=False)
             if self.rank == 0 and phase == "training":

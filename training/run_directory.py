@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
+import seedbed
 from seedbed.errors import ConfigError, UsageError
 from seedbed.files import append_line, digest_of, write_atomic, write_json
 from training.config import Config, config_hash, identity_of
@@ -84,7 +85,9 @@ class RunDirectory:
         write_json(self.plan_path, plan)
         write_json(self.path / "recipe.json", record)
         write_atomic(self.config_path, to_toml(config))
-        self.event("run_created", f"{record['recipe']} in {self.path.name}", config_hash=record["config_hash"])
+        self.event(
+            "run_created", f"{record['recipe']} in {self.path.name}", config_hash=record["config_hash"]
+        )
 
     def lock(self) -> IO[str]:
         """Hold the run directory for this process and the workers that inherit the file.
@@ -92,7 +95,7 @@ class RunDirectory:
         Raises UsageError while another process, or a worker that it left behind, holds it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        file = open(self.path / "run.lock", "a+", encoding="utf-8")
+        file = open(self.path / "run.lock", "a+", encoding="utf-8")  # noqa: SIM115 - held by the caller
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -124,6 +127,7 @@ def make_record(
     """`recipe.json` of a run: provenance, and the identity that a resume must share."""
     identity = {**identity_of(config), **dataset}
     return {
+        "seedbed_version": seedbed.__version__,
         "recipe": recipe,
         "overrides": overrides,
         "difference": difference,

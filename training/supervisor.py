@@ -116,17 +116,23 @@ class Supervisor:
                 return
             worker, code = died
             self._raise_if_final(worker, code)
-            restarts += 1
             fruitless = 0 if self._newest_step() > before else fruitless + 1
             reason = _death(worker, code)
             rank = int(worker.name.removeprefix("rank-"))
-            self.run.event("worker_died", f"{reason} (see {self.run.log_path(rank)})", rank=rank, code=code, attempt=attempt)
-            if fruitless >= NO_PROGRESS_RESTARTS or restarts > self.config.run.max_restarts:
+            self.run.event(
+                "worker_died",
+                f"{reason} (see {self.run.log_path(rank)})",
+                rank=rank,
+                code=code,
+                attempt=attempt,
+            )
+            if fruitless > NO_PROGRESS_RESTARTS or restarts >= self.config.run.max_restarts:
                 raise TrainingError(
-                    f"given up after {restarts} restart(s), {fruitless} of them without a new checkpoint; last: "
-                    f"{reason}{self._last_words(rank)}",
+                    f"given up after {restarts} restart(s), the last {fruitless} attempt(s) without a new "
+                    f"checkpoint; last: {reason}{self._last_words(rank)}",
                     f"read {self.run.log_path(rank)}; once the cause is mended, --resume {self.run.path}",
                 )
+            restarts += 1
             self.run.event(
                 "restarted",
                 f"restarting all ranks from step {max(0, self._newest_step())} (restart {restarts})",
@@ -143,7 +149,7 @@ class Supervisor:
         return attempt
 
     def _run_attempt(self, attempt: int, tails: tuple[Tail, Tail]) -> tuple[Worker, int] | None:
-        """Run all ranks to their end; None when they finished, else the worker that died first and its code."""
+        """Run all ranks to their end; None when they finished, else who died first, and how."""
         self.run.write_status("starting", max(0, self._newest_step()))
         for path in (self.run.path / "heartbeats").glob("*.json"):
             path.unlink(missing_ok=True)
@@ -170,7 +176,9 @@ class Supervisor:
                 for worker in self._workers:
                     worker.terminate()
             if time.monotonic() > deadline:
-                raise Preempted(f"no save within {STOP_GRACE_S:.0f} s; the newest is step {self._newest_step()}")
+                raise Preempted(
+                    f"no save within {STOP_GRACE_S:.0f} s; the newest is step {self._newest_step()}"
+                )
             if self.on_poll is not None:
                 self.on_poll(self._workers)
             time.sleep(POLL_S)

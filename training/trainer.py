@@ -4,7 +4,6 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -93,7 +92,9 @@ class Trainer:
             path.write_text(nonce, encoding="utf-8")
         self.engine.sum_over_ranks([0.0])
         sees = path.is_file() and path.read_text(encoding="utf-8") == nonce
-        blind = self.engine.sum_over_ranks([float(not sees and r == self.group.rank) for r in range(self.group.num_ranks)])
+        blind = self.engine.sum_over_ranks(
+            [float(not sees and r == self.group.rank) for r in range(self.group.num_ranks)]
+        )
         if any(blind):
             ranks = ", ".join(str(rank) for rank, value in enumerate(blind) if value)
             raise SeedbedError(
@@ -115,7 +116,10 @@ class Trainer:
             if self.group.rank == 0:
                 aside = steps.quarantine(path)
                 self.recorder.event(
-                    "checkpoint_quarantined", f"step {step} is damaged: {problem}", step=step, moved_to=aside.name
+                    "checkpoint_quarantined",
+                    f"step {step} is damaged: {problem}",
+                    step=step,
+                    moved_to=aside.name,
                 )
             self.engine.initialize()
             self.engine.sum_over_ranks([0.0])
@@ -123,7 +127,9 @@ class Trainer:
         init_from = self.run.record().get("init_from")
         if init_from:
             self.engine.load_state(Checkpoint.open(Path(init_from)).read, optimizer=False)
-        self._begin(state, f"started with weights of {init_from}" if init_from else "started from initial weights")
+        self._begin(
+            state, f"started with weights of {init_from}" if init_from else "started from initial weights"
+        )
         return state
 
     def _newest_step(self) -> int | None:
@@ -203,7 +209,11 @@ class Trainer:
                 "lower optimizer.lr, lengthen schedule.warmup_steps, or look at the samples from position "
                 f"{state.position} to {state.position + self.layout.samples_per_step - 1}",
             )
-        state.step, state.position, state.validated = step, state.position + self.layout.samples_per_step, None
+        state.step, state.position, state.validated = (
+            step,
+            state.position + self.layout.samples_per_step,
+            None,
+        )
         self._record_step(state, loss_mean, norm, lr, time.perf_counter() - started, data_s)
         return stopping > 0
 

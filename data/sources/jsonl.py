@@ -47,7 +47,7 @@ def read_jsonl(entry: FileEntry, config: DataConfig, advance: Advance) -> Iterat
     if num_bad > config.max_malformed_share * num_rows:
         raise DataError(
             f"{entry.path}: {num_bad:,} of the {num_rows:,} rows read are malformed or have no text, "
-            f"more than data.max_malformed_share = {config.max_malformed_share:g} allows; the first is {example}",
+            f"more than data.max_malformed_share = {config.max_malformed_share:g} allows; first {example}",
             f"repair it, set data.text_field (now {config.text_field!r}), or raise data.max_malformed_share",
         )
 

@@ -32,7 +32,8 @@ def linear_axis(low: float, high: float, *, tight: bool = False, num_ticks: int 
     step = nice_step((high - low) / num_ticks)
     first = math.ceil(low / step - 1e-9) if tight else math.floor(low / step + 1e-9)
     last = math.floor(high / step + 1e-9) if tight else math.ceil(high / step - 1e-9)
-    values = [index * step for index in range(first, last + 1)]
+    # Rounding takes 7 * 0.2 = 1.4000000000000001 back to the 1.4 that is written beside it.
+    values = [float(f"{index * step:.12g}") for index in range(first, last + 1)]
     ticks = list(zip(values, tick_labels(values), strict=True))
     return Axis(low, high, ticks) if tight else Axis(values[0], values[-1], ticks)
 

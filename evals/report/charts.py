@@ -8,8 +8,9 @@ strokes that do not. Axis labels stand outside the plot, which lets them overflo
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from html import escape
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -65,7 +66,9 @@ class Chart:
     height: int = HEIGHT
     note: str = ""
     show_mark_key: bool = False
-    css_class: str = field(default="")
+    is_wide: bool = False
+    x_range: tuple[float, float] | None = None
+    """The same for all charts of a page, so that marks stand above one another."""
 
 
 def line_chart(chart: Chart) -> str:
@@ -75,27 +78,26 @@ def line_chart(chart: Chart) -> str:
     if axes is None:
         return ""
     x_axis, y_axis = axes
+    height = chart.height
     marks = [mark for mark in chart.marks if x_axis.low <= mark.x <= x_axis.high]
     plot = "".join(
         [
-            _grid(x_axis, y_axis, chart.height, chart.x_name),
-            *(_mark(mark, x_axis, chart.height) for mark in marks),
-            *(_curve(series, x_axis, y_axis, chart.height) for series in curves),
-            _references(chart.references, y_axis, chart.height),
-            _end_labels(curves, y_axis, chart.height),
-            f'<line class="cursor" x1="0" x2="0" y1="0" y2="{chart.height}"/>',
+            _grid(x_axis, y_axis, height, chart.x_name),
+            *(_mark(mark, x_axis, height) for mark in marks),
+            _references(chart.references, y_axis, height),
+            *(_curve(series, x_axis, y_axis, height) for series in curves),
+            _end_labels(curves, y_axis, height),
+            f'<line class="cursor" x1="0" x2="0" y1="0" y2="{height}"/>',
         ]
     )
-    notes = [chart.note, _missing_note(chart)]
-    note = " ".join(part for part in notes if part)
+    note = " ".join(filter(None, [chart.note, _missing_note(curves)]))
     return (
-        f'<figure class="chart {escape(chart.css_class)}">'
+        f'<figure class="chart{" full" if chart.is_wide else ""}">'
         f'<figcaption><h3>{escape(chart.title)} <span class="unit">{escape(chart.unit)}</span></h3>'
         f"{_key(curves, marks if chart.show_mark_key else [])}</figcaption>"
-        f'<div class="plot"><svg width="100%" height="{chart.height}" role="img" '
+        f'<div class="plot"><svg width="100%" height="{height}" role="img" '
         f'aria-label="{escape(_summary(chart, curves), quote=True)}">{plot}</svg></div>'
-        f'<p class="readout" aria-hidden="true"></p>'
-        f"{f'<p class=note>{escape(note)}</p>' if note else ''}"
+        f'<p class="readout" aria-hidden="true"></p><p class="note">{escape(note)}</p>'
         f"{_hover_data(chart.x_name, x_axis, curves)}</figure>"
     )
 
@@ -104,13 +106,7 @@ def _drawable(series: Series, is_log: bool) -> Series:
     """The series with NaN wherever its value cannot be drawn."""
     y = np.asarray(series.y, dtype=np.float64)
     drawable = np.isfinite(y) & (y > 0) if is_log else np.isfinite(y)
-    return Series(
-        series.label,
-        np.asarray(series.x, np.float64),
-        np.where(drawable, y, np.nan),
-        series.tone,
-        series.style,
-    )
+    return replace(series, x=np.asarray(series.x, dtype=np.float64), y=np.where(drawable, y, np.nan))
 
 
 def _axes(chart: Chart, curves: Sequence[Series]) -> tuple[Axis, Axis] | None:
@@ -122,11 +118,11 @@ def _axes(chart: Chart, curves: Sequence[Series]) -> tuple[Axis, Axis] | None:
     low, high = float(y.min()), float(y.max())
     if chart.is_log:
         y_axis = log_axis(low, high)
+    elif chart.from_zero:
+        y_axis = linear_axis(min(0.0, low), high if high > 0 else 1.0)
     else:
-        y_axis = linear_axis(min(0.0, low) if chart.from_zero else low, max(high, low))
-        if chart.from_zero and low == high == 0:
-            y_axis = linear_axis(0.0, 1.0)
-    return linear_axis(float(x.min()), float(x.max()), tight=True), y_axis
+        y_axis = linear_axis(low, high)
+    return linear_axis(*(chart.x_range or (float(x.min()), float(x.max()))), tight=True), y_axis
 
 
 def _percent(axis: Axis, value: float) -> str:
@@ -153,7 +149,7 @@ def _grid(x_axis: Axis, y_axis: Axis, height: int, x_name: str) -> str:
         )
     parts.append(
         f'<line class="base" x1="0" x2="100%" y1="{height}" y2="{height}"/>'
-        f'<text class="tick name" x="100%" y="{height + 34}" text-anchor="end">{escape(x_name)}</text>'
+        f'<text class="tick name" x="-8" y="{height + 18}" text-anchor="end">{escape(x_name)}</text>'
     )
     return "".join(parts)
 
@@ -192,14 +188,22 @@ def _mark(mark: Mark, x_axis: Axis, height: int) -> str:
 
 
 def _references(references: Sequence[tuple[str, float]], y_axis: Axis, height: int) -> str:
-    lines = [(label, value, _pixel(y_axis, value, height)) for label, value in references]
-    places = spread([y - 4 for _, _, y in lines], LABEL_GAP, 10, height - 4)
-    return "".join(
-        f'<line class="reference" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
-        f'<text class="reference" x="100%" dx="-4" y="{place:.1f}" text-anchor="end">'
-        f"{escape(label)} {escape(value_label(value))}</text>"
-        for (label, value, y), place in zip(lines, places, strict=True)
-    )
+    """Horizontal lines; those too close for a label each share the one above the topmost of them."""
+    lines = sorted((_pixel(y_axis, value, height), label, value) for label, value in references)
+    strokes, groups = [], list[tuple[float, list[str]]]()
+    for y, label, value in lines:
+        strokes.append(f'<line class="reference" x1="0" x2="100%" y1="{y}" y2="{y}"/>')
+        text = f"{label} {value_label(value)}"
+        if groups and y - groups[-1][0] < LABEL_GAP:
+            groups[-1][1].append(text)
+        else:
+            groups.append((y, [text]))
+    texts = [
+        f'<text class="reference" x="100%" dx="-4" y="{max(y - 4, 10):.1f}" text-anchor="end">'
+        f"{escape(' · '.join(group))}</text>"
+        for y, group in groups
+    ]
+    return "".join([*strokes, *texts])
 
 
 def _end_labels(curves: Sequence[Series], y_axis: Axis, height: int) -> str:
@@ -207,7 +211,8 @@ def _end_labels(curves: Sequence[Series], y_axis: Axis, height: int) -> str:
     ends = [(s.tone, _last(s)) for s in curves if s.style != "faint" and not math.isnan(_last(s))]
     places = spread([_pixel(y_axis, value, height) for _, value in ends], LABEL_GAP, 0, height)
     return "".join(
-        f'<text class="end {tone}" x="100%" dx="7" y="{place:.1f}" dy="0.32em">{escape(value_label(value))}</text>'
+        f'<text class="end {tone}" x="100%" dx="7" y="{place:.1f}" dy="0.32em">'
+        f"{escape(value_label(value))}</text>"
         for (tone, value), place in zip(ends, places, strict=True)
     )
 
@@ -216,7 +221,7 @@ def spread(places: Sequence[float], gap: float, low: float, high: float) -> list
     """`places` moved as little as a sweep allows, so that they are `gap` apart and within low..high."""
     order = sorted(range(len(places)), key=lambda i: places[i])
     result = [min(max(place, low), high) for place in places]
-    for before, after in zip(order, order[1:], strict=False):
+    for before, after in pairwise(order):
         result[after] = max(result[after], result[before] + gap)
     limit = high
     for index in reversed(order):
@@ -244,11 +249,11 @@ def _key(curves: Sequence[Series], marks: Sequence[Mark]) -> str:
     return f'<ul class="key">{"".join(entries)}</ul>' if entries else ""
 
 
-def _missing_note(chart: Chart) -> str:
-    missing = max(int(np.sum(~np.isfinite(np.asarray(s.y, np.float64)))) for s in chart.series)
+def _missing_note(curves: Sequence[Series]) -> str:
+    missing = max(int((~np.isfinite(series.y)).sum()) for series in curves)
     if not missing:
         return ""
-    return f"{missing:,} {'value is' if missing == 1 else 'values are'} missing or not finite: the curve has a gap."
+    return f"{missing:,} {'value is' if missing == 1 else 'values are'} missing or not finite: a gap."
 
 
 def _summary(chart: Chart, curves: Sequence[Series]) -> str:

@@ -21,7 +21,7 @@ def curves_section(record: RunRecord) -> str:
     train, validation = record.of_kind("train"), record.of_kind("eval")
     charts = [_loss(record, train, validation), _bits_per_byte(record, validation)]
     charts += [
-        _single(train, "Learning rate", "lr", "peak scaled by the schedule"),
+        _single(train, "Learning rate", "lr", ""),
         _gradient_norm(train),
         _single(train, "Throughput", "tokens_per_s", "tokens/s, all ranks"),
         _utilisation(train),

@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from evals.report.record import Row, RunRecord, number
-from evals.report.tables import card, clock, facts, table
+from evals.report.tables import NONE, card, clock, facts, table
 from seedbed.progress import human_bytes, human_count, human_time
 from training.plan import measure
 
@@ -62,7 +62,8 @@ def plan_section(record: RunRecord) -> str:
     )
     return (
         "<h2>Plan and measurement</h2>"
-        f'<div class="two">{card("Planned and measured", comparison + going)}{card("Sizes", facts(_sizes(plan)))}</div>'
+        f'<div class="two">{card("Planned and measured", comparison + going)}'
+        f"{card('Sizes', facts(_sizes(plan)))}</div>"
     )
 
 
@@ -82,8 +83,8 @@ def _is_whole(row: Row) -> bool:
 
 def _compared(name: str, planned: Any, measured: Any, show: Any) -> list[str]:
     a, b = number(planned), number(measured)
-    ratio = f"{b / a:.2f}×" if a and b is not None else ""
-    return [name, "–" if a is None else show(a), "–" if b is None else show(b), ratio]
+    ratio = f"{b / a:.2f} x" if a and b is not None else ""
+    return [name, NONE if a is None else show(a), NONE if b is None else show(b), ratio]
 
 
 def _seconds(hours: Any) -> float | None:
@@ -191,7 +192,10 @@ def config_section(record: RunRecord) -> str:
         (name, str(record.recipe.get(key, "")))
         for name, key in (("Config hash", "config_hash"), ("Identity hash", "identity_hash"))
     )
-    return f'<h2>Configuration</h2><p class="note">{escape(note)}</p><div class="sections">{sections}</div>{hashes}'
+    return (
+        f'<h2>Configuration</h2><p class="note">{escape(note)}</p>'
+        f'<div class="sections">{sections}</div>{card("Identity", hashes)}'
+    )
 
 
 def _settings(section: str, fields: Row, changed: Row) -> str:

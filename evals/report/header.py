@@ -9,7 +9,7 @@ from evals.report.axes import value_label
 from evals.report.record import Row, RunRecord, number
 from evals.report.results import newest_result
 from evals.report.series import column, moving_mean, smoothing_window
-from evals.report.tables import clock
+from evals.report.tables import NONE, clock, interval
 from seedbed.progress import human_count, human_time
 from training.metrics import productive_seconds, working_seconds
 
@@ -31,7 +31,8 @@ def header_section(record: RunRecord, now: float) -> str:
     return (
         f'<header><div class="title"><h1>{escape(record.name)}</h1>'
         f'<span class="pill {escape(css)}">{escape(state)}</span></div>'
-        f'<p class="lead">{escape(_lead(record, now))}</p>{box}{_progress(record)}{_tiles(record, now)}</header>'
+        f'<p class="lead">{escape(_lead(record, now))}</p>{box}'
+        f"{_progress(record)}{_tiles(record, now)}</header>"
     )
 
 
@@ -73,7 +74,11 @@ def _tiles(record: RunRecord, now: float) -> str:
         _time_tile(record, now),
         _rate_tile(train),
         ("Goodput", _percent(last.get("goodput")), "share of wall time in steps that count"),
-        ("Restarts", f"{max(0, len(record.attempts) - 1):,}", _deaths(record)),
+        (
+            "Restarts",
+            f"{sum(event.get('kind') == 'restarted' for event in record.events):,}",
+            _deaths(record),
+        ),
     ]
     return (
         '<dl class="tiles">'
@@ -97,39 +102,40 @@ def _loss_tile(train: list[Row], validation: list[Row]) -> tuple[str, str, str]:
     last = smooth[np.isfinite(smooth)][-1:]
     known = [value for row in validation if (value := number(row.get("val_loss"))) is not None]
     small = f"validation {value_label(known[-1])}" if known else "nats per token, training"
-    return "Loss", value_label(float(last[0])) if len(last) else "–", small
+    return "Loss", value_label(float(last[0])) if len(last) else NONE, small
 
 
 def _bits_tile(record: RunRecord, validation: list[Row]) -> tuple[str, str, str]:
     """The evaluated score when there is one, otherwise the last one of validation."""
     result = newest_result(record)
     if result is not None:
-        low, high = number(result.get("low")), number(result.get("high"))
-        ends = f"{low:.3f}–{high:.3f}, " if low is not None and high is not None else ""
-        return "Bits per byte", f"{result['value']:.3f}", f"{ends}evaluated at step {result['step']:,}"
+        ends = interval(number(result.get("low")), number(result.get("high")))
+        where = f"evaluated at step {result['step']:,}"
+        return "Bits per byte", f"{result['value']:.3f}", f"{ends}, {where}" if ends else where
     known = [
         (row["step"], v) for row in validation if (v := number(row.get("val_bits_per_byte"))) is not None
     ]
     if not known:
-        return "Bits per byte", "–", "not measured yet"
+        return "Bits per byte", NONE, "not measured yet"
     return "Bits per byte", f"{known[-1][1]:.3f}", f"validation at step {known[-1][0]:,}"
 
 
 def _time_tile(record: RunRecord, now: float) -> tuple[str, str, str]:
     going = record.state in ("starting", "running") and not record.silence_s(now)
     end = now if going else record.last_sign_of_life or now
-    wall_s = working_seconds(record.path, end)
+    if any(event.get("kind") == "session_started" for event in record.events):
+        wall_s = working_seconds(record.path, end)
+    else:
+        wall_s = end - min((row["time"] for row in (*record.rows, *record.events)), default=end)
     useful = [row for row in record.of_kind("train") if number(row.get("step_s")) is not None]
     small = f"{human_time(productive_seconds(useful))} in steps that count"
-    if not wall_s and record.events:
-        wall_s = end - (number(record.events[0].get("time")) or end)
-    return "Time", human_time(wall_s) if wall_s > 0 else "–", small
+    return "Time", human_time(wall_s) if wall_s > 0 else NONE, small
 
 
 def _rate_tile(train: list[Row]) -> tuple[str, str, str]:
     rates = column(train, "tokens_per_s")
     rates = rates[np.isfinite(rates)]
-    return "Tokens/s", human_count(float(np.median(rates))) if len(rates) else "–", "median of all steps"
+    return "Tokens/s", human_count(float(np.median(rates))) if len(rates) else NONE, "median of all steps"
 
 
 def _deaths(record: RunRecord) -> str:
@@ -139,7 +145,7 @@ def _deaths(record: RunRecord) -> str:
 
 def _count(value: object) -> str:
     known = number(value)
-    return human_count(known) if known is not None else "–"
+    return human_count(known) if known is not None else NONE
 
 
 def _planned(word: str, value: object) -> str:
@@ -149,4 +155,4 @@ def _planned(word: str, value: object) -> str:
 
 def _percent(value: object) -> str:
     known = number(value)
-    return f"{known:.1%}" if known is not None and math.isfinite(known) else "–"
+    return f"{known:.1%}" if known is not None and math.isfinite(known) else NONE

@@ -39,7 +39,7 @@ def render(record: RunRecord, now: float) -> str:
     style, script = _asset("report.css"), _asset("report.js")
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        "base-uri 'none'; form-action 'none'"
+        "img-src data:; base-uri 'none'; form-action 'none'"
     )
     sections = [
         header_section(record, now),
@@ -51,6 +51,7 @@ def render(record: RunRecord, now: float) -> str:
         config_section(record),
         events_section(record),
     ]
+    footer = f"Written by Seedbed {__version__} from the files in {record.path}."
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
@@ -58,8 +59,7 @@ def render(record: RunRecord, now: float) -> str:
         f'<title>{escape(record.name)} · Seedbed</title><link rel="icon" href="data:,">'
         f"<style>{style}</style></head>\n<body>\n"
         + "\n".join(filter(None, sections))
-        + f"\n<footer>Written by Seedbed {escape(__version__)} from the files in {escape(str(record.path))}.</footer>\n"
-        f"<script>{script}</script>\n</body></html>\n"
+        + f"\n<footer>{escape(footer)}</footer>\n<script>{script}</script>\n</body></html>\n"
     )
 
 

@@ -89,10 +89,8 @@ class RunRecord:
 
     def step_at(self, time: float) -> float | None:
         """The last step that had been finished by then, whether or not it was undone later."""
-        steps = [
-            number(row.get("step")) for row in self.written if (number(row.get("time")) or math.inf) <= time
-        ]
-        return steps[-1] if steps else None
+        done = [row for row in self.written if (number(row.get("time")) or math.inf) <= time]
+        return number(done[-1].get("step")) if done else None
 
 
 def read_run(run_dir: Path) -> RunRecord:

@@ -84,12 +84,12 @@ def test_every_micro_batch_belongs_to_one_rank_and_turn(ranks):
 
 
 def test_a_batch_that_no_layout_makes_offers_the_nearest():
-    with pytest.raises(ConfigError, match="set batch.tokens_per_step to 768 or 1024"):
+    with pytest.raises(ConfigError, match=r"set batch\.tokens_per_step to 768 or 1024"):
         batch_layout(config_with(tokens=1000, micro=4, ranks=1))
 
 
 def test_more_ranks_than_micro_batches_is_refused():
-    with pytest.raises(ConfigError, match="engine.num_ranks = 3 is more than the 2"):
+    with pytest.raises(ConfigError, match=r"engine\.num_ranks = 3 is more than the 2"):
         batch_layout(config_with(tokens=512, micro=4, ranks=3))
 
 

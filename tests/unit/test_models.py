@@ -1,5 +1,7 @@
 """The model, its sizes, its initial weights and its sampler."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -54,8 +56,9 @@ def test_flops_agree_with_torchs_own_counter():
 
     model = tiny("gpt2", vocab_size=128)
     tokens = torch.zeros(1, 32, dtype=torch.long)
-    with FlopCounterMode(display=False) as counter, torch.nn.attention.sdpa_kernel(
-        torch.nn.attention.SDPBackend.MATH
+    with (
+        FlopCounterMode(display=False) as counter,
+        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
     ):
         model(tokens)
     forward = counter.get_total_flops()
@@ -89,7 +92,7 @@ def test_initial_values_do_not_depend_on_how_they_are_cut():
     config, name, size = ModelConfig(**TINY), "blocks.0.mlp.up.weight", 3 * BLOCK + 17
     whole = initial_values(name, 0, size, config, seed=1)
     cuts = [0, 5, BLOCK - 1, BLOCK, 2 * BLOCK + 9, size]
-    parts = [initial_values(name, a, b, config, seed=1) for a, b in zip(cuts, cuts[1:], strict=False)]
+    parts = [initial_values(name, a, b, config, seed=1) for a, b in itertools.pairwise(cuts)]
     assert np.array_equal(np.concatenate(parts), whole)
     assert whole.std() == pytest.approx(0.02, rel=0.01)
     assert not np.array_equal(whole, initial_values(name, 0, size, config, seed=2))

@@ -46,7 +46,9 @@ def resolve(path: Path) -> Path:
         return step_dir(path, steps[-1])
     if not path.exists():
         raise UsageError(f"{path} does not exist", "give a run directory or one of its checkpoints/step-N")
-    raise CheckpointError(f"{path} holds no checkpoint", "give a run directory that has saved at least one step")
+    raise CheckpointError(
+        f"{path} holds no checkpoint", "give a run directory that has saved at least one step"
+    )
 
 
 def run_of(step_path: Path) -> Path:

@@ -40,7 +40,9 @@ def load_model(path: Path) -> LoadedModel:
     names = {name for name, _ in model.named_parameters()}
     extra = {name.removeprefix("model/") for name in checkpoint.names("model/")} - names
     if extra:
-        raise CheckpointError(f"{checkpoint.path} has tensors that its model lacks: {', '.join(sorted(extra))}")
+        raise CheckpointError(
+            f"{checkpoint.path} has tensors that its model lacks: {', '.join(sorted(extra))}"
+        )
     weights = {name: checkpoint.read(f"model/{name}", tuple(p.shape)) for name, p in model.named_parameters()}
     model.load_state_dict(weights, assign=True)
     return LoadedModel(

@@ -48,7 +48,9 @@ class Checkpoint:
             )
         for file in manifest["files"]:
             if Path(file["name"]).name != file["name"] or (path / file["name"]).is_symlink():
-                raise CheckpointError(f"{path}: file '{file['name']}' lies outside of it", "do not trust this checkpoint")
+                raise CheckpointError(
+                    f"{path}: file '{file['name']}' lies outside of it", "do not trust this checkpoint"
+                )
         return cls(path, manifest)
 
     @property

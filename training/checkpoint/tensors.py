@@ -33,10 +33,12 @@ TORCH_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
 
 def raw_bytes(tensor: Tensor) -> memoryview:
     """The bytes of a contiguous CPU tensor, without a copy."""
-    return memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()).cast("B")
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
-def write_tensors(path: Path, tensors: Sequence[tuple[str, Tensor]]) -> tuple[dict[str, Any], list[list[int]]]:
+def write_tensors(
+    path: Path, tensors: Sequence[tuple[str, Tensor]]
+) -> tuple[dict[str, Any], list[list[int]]]:
     """Write named CPU tensors to a new safetensors file.
 
     Returns the file's receipt and, for each tensor, the [start, end) of its bytes in the file.
@@ -46,7 +48,11 @@ def write_tensors(path: Path, tensors: Sequence[tuple[str, Tensor]]) -> tuple[di
     end = 0
     for name, tensor in tensors:
         start, end = end, end + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        header[name] = {
+            "dtype": DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
         ranges.append([start, end])
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

@@ -67,7 +67,9 @@ class Saver:
         started = time.perf_counter()
         self.wait()
         copies = [
-            (s, s.local.to("cpu", copy=True).contiguous()) for s in shards if s.local.numel() or not s.global_shape
+            (s, s.local.to("cpu", copy=True).contiguous())
+            for s in shards
+            if s.local.numel() or not s.global_shape
         ]
         self.own_failure = ""
         self._abort.clear()
@@ -141,7 +143,9 @@ class Saver:
         tensors: dict[str, Any] = {}
         for receipt in receipts:
             for name, entry in receipt["pieces"].items():
-                whole = tensors.setdefault(name, {"dtype": entry["dtype"], "shape": entry["shape"], "pieces": []})
+                whole = tensors.setdefault(
+                    name, {"dtype": entry["dtype"], "shape": entry["shape"], "pieces": []}
+                )
                 whole["pieces"].append(entry["piece"])
         for name, content in self.attachments.items():
             write_atomic(temporary / name, content)

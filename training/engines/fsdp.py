@@ -31,7 +31,9 @@ class FsdpEngine:
         self._draw = draw
         self.clip_norm = config.optimizer.clip_norm
         self.precision = config.engine.precision
-        self.optimizer = make_optimizer(model.named_parameters(), config.optimizer)
+        # Taken once: while parameters are gathered, the modules hold the whole ones in their place.
+        self._parameters = list(model.named_parameters())
+        self.optimizer = make_optimizer(self._parameters, config.optimizer)
 
     @classmethod
     def prepare(
@@ -55,7 +57,7 @@ class FsdpEngine:
     @torch.no_grad()
     def initialize(self) -> None:
         self.optimizer.state.clear()
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self._parameters:
             local, _, offsets = _local(parameter)
             start = offsets[0] * (local.numel() // local.shape[0]) if local.numel() else 0
             local.copy_(torch.from_numpy(self._draw(name, start, start + local.numel())).view(local.shape))
@@ -74,7 +76,7 @@ class FsdpEngine:
         return loss.total.detach(), loss.weight
 
     def step(self, lr: float, total_weight: float) -> float:
-        gradients = [_local(p.grad)[0] for p in self.model.parameters() if p.grad is not None]
+        gradients = [_local(p.grad)[0] for _, p in self._parameters if p.grad is not None]
         squares = torch.stack([g.pow(2).sum() for g in gradients]).double().sum().item()
         norm = self.sum_over_ranks([squares])[0] ** 0.5 / total_weight
         if torch.tensor(norm).isfinite():
@@ -88,15 +90,23 @@ class FsdpEngine:
 
     @torch.no_grad()
     def evaluate(self, objective: Objective, batch: TensorBatch) -> tuple[Tensor, Tensor]:
-        self.model.eval()
-        with self._autocast():
+        with self._inference():
             return objective.loss(self.model, batch)
 
     @torch.no_grad()
     def logits(self, tokens: Tensor) -> Tensor:
+        with self._inference():
+            return self.model(tokens)
+
+    @contextlib.contextmanager
+    def _inference(self) -> Iterator[None]:
         self.model.eval()
         with self._autocast():
-            return self.model(tokens)
+            yield
+        # No backward follows that would free what the forward gathered.
+        for module in self.model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
     def sum_over_ranks(self, values: list[float]) -> list[float]:
         total = torch.tensor(values, dtype=torch.float64, device=self.group.device)
@@ -104,10 +114,10 @@ class FsdpEngine:
         return total.tolist()
 
     def state(self, *, optimizer: bool = True) -> Iterator[Shard]:
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self._parameters:
             yield self._shard(f"model/{name}", parameter)
         if optimizer:
-            for name, parameter in self.model.named_parameters():
+            for name, parameter in self._parameters:
                 for moment, value in sorted(self.optimizer.state[parameter].items()):
                     shard = self._shard(f"optimizer/{name}/{moment}", value)
                     if isinstance(value, DTensor) or self.group.rank == 0:
@@ -120,7 +130,7 @@ class FsdpEngine:
     def load_state(self, read: ReadShard, *, optimizer: bool = True) -> None:
         if optimizer:
             self._create_optimizer_state()
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self._parameters:
             _fill(f"model/{name}", parameter, read)
             if optimizer:
                 for moment, value in self.optimizer.state[parameter].items():
@@ -129,7 +139,7 @@ class FsdpEngine:
     def _create_optimizer_state(self) -> None:
         # Optimizers create their state in their first step; one with no gradient and no learning
         # rate creates it and changes no weight.
-        for parameter in self.model.parameters():
+        for _, parameter in self._parameters:
             parameter.grad = torch.zeros_like(parameter)
         for parameter_group in self.optimizer.param_groups:
             parameter_group["lr"] = 0.0

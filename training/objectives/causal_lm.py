@@ -11,8 +11,6 @@ class CausalLM:
 
     def loss(self, model: nn.Module, batch: TensorBatch) -> LossSum:
         logits_BTV = model(batch.tokens)
-        losses = F.cross_entropy(
-            logits_BTV.flatten(0, 1).float(), batch.targets.flatten(), reduction="none"
-        )
+        losses = F.cross_entropy(logits_BTV.flatten(0, 1).float(), batch.targets.flatten(), reduction="none")
         weights = batch.weights.flatten()
         return LossSum((losses * weights).sum(), weights.sum())

@@ -52,7 +52,8 @@ def parse_toml(text: str, origin: str) -> Tables:
     for key, value in tables.items():
         if not isinstance(value, dict):
             raise ConfigError(
-                f"{origin}: '{key}' stands outside a table", f"write it inside one of: {', '.join(_sections())}"
+                f"{origin}: '{key}' stands outside a table",
+                f"write it inside one of: {', '.join(_sections())}",
             )
     return tables
 
@@ -71,7 +72,8 @@ def parse_overrides(assignments: Sequence[str]) -> Tables:
         section, dot, field = name.strip().partition(".")
         if not (equals and dot and section and field):
             raise ConfigError(
-                f"--set {assignment} is not of the form section.field=value", "for example --set run.steps=200"
+                f"--set {assignment} is not of the form section.field=value",
+                "for example --set run.steps=200",
             )
         tables.setdefault(section, {})[field] = _parse_value(value.strip())
     return tables

@@ -1,0 +1,264 @@
+"""Runs that are killed, stopped, damaged, resumed and branched: the weights are those of an undisturbed run."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from training.checkpoint import layout
+from training.metrics import read_events, surviving_rows
+from training.run_directory import RunDirectory, read_json
+
+SEEDBED = str(Path(sys.executable).with_name("seedbed"))
+STEPS = 30
+SETTINGS = {
+    "run.steps": STEPS,
+    "model.num_layers": 2,
+    "model.width": 48,
+    "model.num_heads": 2,
+    "model.context": 64,
+    "model.dropout": 0.1,
+    "batch.micro_batch_size": 2,
+    "batch.tokens_per_step": 640,
+    "schedule.warmup_steps": 3,
+    "checkpoint.every_steps": 5,
+    "checkpoint.keep": 6,
+    "eval.every_steps": 10,
+    "eval.num_samples": 4,
+    "eval.sample_tokens": 4,
+    "tracking.mlflow": "false",
+}
+
+
+def arguments(**changes: object) -> list[str]:
+    settings = {**SETTINGS, **{key.replace("__", "."): value for key, value in changes.items()}}
+    return [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+
+
+def start(*args: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [SEEDBED, *map(str, args)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == code, output
+    return output
+
+
+def train(run: Path, *more: str | Path, code: int = 0, **changes: object) -> str:
+    return finish(start("train", "gpt-demo", "--run-dir", run, *arguments(**changes), *more), code)
+
+
+def resume(run: Path, *more: str | Path, code: int = 0) -> str:
+    return finish(start("train", "--resume", run, *more), code)
+
+
+def wait_for_step(run: Path, step: int, process: subprocess.Popen[str] | None = None) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        rows = (run / "metrics.jsonl").read_text().splitlines() if (run / "metrics.jsonl").exists() else []
+        if any(json.loads(row)["step"] >= step for row in rows if row.endswith("}")):
+            return
+        assert process is None or process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    pytest.fail(f"{run} did not reach step {step}")
+
+
+def worker_pids(run: Path) -> list[int]:
+    return [read_json(path)["pid"] for path in sorted((run / "heartbeats").glob("rank-*.json"))]
+
+
+def kill_all(run: Path, process: subprocess.Popen[str]) -> None:
+    """SIGKILL to the supervisor and to every worker, at once."""
+    for pid in [process.pid, *worker_pids(run)]:
+        os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+def full_hash(path: Path) -> str:
+    command = [SEEDBED, "checkpoint", "hash", "--optimizer", "--json", str(path)]
+    value = json.loads(subprocess.check_output(command, text=True))
+    assert value["step"] == STEPS
+    return value["hash"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    train(run)
+    return run
+
+
+def test_killed_at_three_random_steps_and_resumed_gives_the_same_bits(tmp_path, undisturbed):
+    """What a user trained would depend on when the machine failed."""
+    run = tmp_path / "run"
+    process = start("train", "gpt-demo", "--run-dir", run, *arguments())
+    steps = sorted(random.Random(time.time_ns()).sample(range(2, STEPS - 1), 3))
+    for step in steps:
+        wait_for_step(run, step, process)
+        kill_all(run, process)
+        process = start("train", "--resume", run)
+    finish(process)
+    assert full_hash(run) == full_hash(undisturbed), f"killed at steps {steps}"
+    chain = [row for row in surviving_rows(run) if row["kind"] == "train"]
+    assert [row["step"] for row in chain] == list(range(1, STEPS + 1))
+    told = [row["loss"] for row in surviving_rows(undisturbed) if row["kind"] == "train"]
+    assert [row["loss"] for row in chain] == told
+
+
+def test_a_dead_worker_is_replaced_and_the_run_ends_with_the_same_bits(tmp_path, undisturbed):
+    """One lost process would end the run, or change its result."""
+    run = tmp_path / "run"
+    process = start("train", "gpt-demo", "--run-dir", run, *arguments())
+    wait_for_step(run, 12, process)
+    os.kill(worker_pids(run)[1], signal.SIGKILL)
+    output = finish(process)
+    assert "rank-1 was killed by SIGKILL" in output
+    assert full_hash(run) == full_hash(undisturbed)
+    kinds = [event["kind"] for event in read_events(run)]
+    assert kinds.count("restarted") == 1
+    assert RunDirectory(run).status()["state"] == "finished"
+
+
+def test_sigterm_saves_exits_5_and_resumes_to_the_same_bits(tmp_path, undisturbed):
+    """A preempted job would lose work, or look like a failed one."""
+    run = tmp_path / "run"
+    process = start("train", "gpt-demo", "--run-dir", run, *arguments())
+    wait_for_step(run, 7, process)
+    process.send_signal(signal.SIGTERM)
+    output = finish(process, code=5)
+    assert "--resume" in output
+    stopped_at = layout.list_steps(run)[-1]
+    assert stopped_at == max(row["step"] for row in surviving_rows(run))
+    assert RunDirectory(run).status()["state"] == "preempted"
+    resume(run)
+    assert full_hash(run) == full_hash(undisturbed)
+
+
+def test_workers_end_when_their_supervisor_is_killed(tmp_path):
+    """Two sets of workers could train in one directory, or machines stay taken by orphans."""
+    run = tmp_path / "run"
+    process = start("train", "gpt-demo", "--run-dir", run, *arguments(run__steps=2000))
+    wait_for_step(run, 3, process)
+    pids = worker_pids(run)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 30
+    while any(_alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, "workers outlived their supervisor"
+        time.sleep(0.1)
+    assert layout.list_steps(run), "they end with a checkpoint"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def test_damaged_steps_are_put_aside_one_by_one_until_a_sound_one_is_found(tmp_path, undisturbed):
+    """A resume would load garbage, or give up although a good checkpoint exists."""
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed, run)
+    *_, sound, mixed, missing, truncated, flipped = [layout.step_dir(run, s) for s in layout.list_steps(run)]
+    shard = "rank-1.safetensors"
+    content = bytearray((flipped / shard).read_bytes())
+    content[len(content) // 2] ^= 16
+    (flipped / shard).write_bytes(content)
+    (truncated / shard).write_bytes((truncated / shard).read_bytes()[:-100])
+    (missing / shard).unlink()
+    shutil.copy(sound / shard, mixed / shard)
+    told = finish(start("checkpoint", "verify", run), code=3)
+    damaged = [flipped, truncated, missing, mixed]
+    assert all(f"{path / shard}" in told for path in damaged)
+    assert str(sound) not in told
+    output = resume(run)
+    for path in damaged:
+        assert f"{path.name.replace('-', ' ')} is damaged" in output
+        assert (layout.checkpoints_dir(run) / f"quarantined-1-{path.name}").exists()
+    assert f"resumed from {sound.name.replace('-', ' ')}" in output
+    assert full_hash(run) == full_hash(undisturbed)
+
+
+def test_identity_may_not_change_on_resume_but_schedule_and_placement_may(tmp_path, undisturbed):
+    """A run would silently become another run; or longer training would need a new one."""
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed, run)
+    output = resume(run, "--set", "optimizer.lr=0.5", code=2)
+    assert "optimizer.lr: 0.003 in the run, 0.5 asked" in output
+    assert "--fork" in output
+    output = train(run, code=2, run__seed=7)
+    assert "run.seed: 0 in the run, 7 now" in output
+    resume(run, "--set", f"run.steps={STEPS + 4}", "--set", "engine.num_ranks=1")
+    assert layout.list_steps(run)[-1] == STEPS + 4
+    changes = [
+        event["changes"] for event in read_events(run) if event["kind"] == "resumed" and "changes" in event
+    ]
+    assert changes == [{"run.steps": [STEPS, STEPS + 4], "engine.num_ranks": [2, 1]}]
+
+
+def test_fork_branches_off_and_init_from_takes_weights_alone(tmp_path, undisturbed):
+    """Trying another learning rate would mean starting over, or spoiling the run that one has."""
+    branch = tmp_path / "branch"
+    before = full_hash(undisturbed)
+    output = resume(
+        undisturbed, "--fork", branch, "--set", "optimizer.lr=1e-5", "--set", f"run.steps={STEPS + 3}"
+    )
+    assert f"resumed from step {STEPS}" in output
+    record = RunDirectory(branch).record()
+    assert record["forked_from"]["step"] == STEPS
+    assert record["difference"]["optimizer.lr"] == [0.003, 1e-5]
+    assert full_hash(undisturbed) == before
+
+    fresh = tmp_path / "fresh"
+    train(fresh, "--init-from", undisturbed, run__steps=4)
+    losses = [
+        [row["loss"] for row in surviving_rows(run) if row["kind"] == "train"] for run in (fresh, undisturbed)
+    ]
+    assert losses[0][0] < losses[1][0] - 0.5, "it begins where the other run's weights are"
+    assert losses[0][:1] != losses[1][-1:]
+
+    output = train(tmp_path / "other", "--init-from", undisturbed, code=2, model__width=64)
+    assert "does not fit [model]" in output
+
+
+def test_two_runs_cannot_share_a_directory(tmp_path):
+    """Two trainers would overwrite each other's checkpoints."""
+    run = tmp_path / "run"
+    first = start("train", "gpt-demo", "--run-dir", run, *arguments(run__steps=2000))
+    wait_for_step(run, 2, first)
+    assert "in use by another run" in train(run, code=2, run__steps=2000)
+    first.send_signal(signal.SIGTERM)
+    finish(first, code=5)
+
+
+def test_a_crash_loop_ends_after_three_restarts_without_progress(tmp_path):
+    """A broken run would hold its machines for ever."""
+    run = tmp_path / "run"
+    process = start(
+        "train", "gpt-demo", "--run-dir", run, *arguments(run__steps=2000, checkpoint__every_steps=1000)
+    )
+    for attempt in range(4):
+        deadline = time.monotonic() + 60
+        while sum(e["kind"] == "attempt_started" for e in read_events(run)) <= attempt:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.kill(worker_pids(run)[0], signal.SIGKILL)
+    output = finish(process, code=4)
+    assert "given up" in output
+    assert RunDirectory(run).status()["state"] == "failed"
