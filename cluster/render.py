@@ -60,16 +60,15 @@ def plan_text(plan: dict[str, Any]) -> str:
         f"{human_count(plan['flops_per_token']['full'])} FLOPs per token "
         f"({human_count(plan['flops_per_token']['causal'])} causal)",
         f"  {human_count(plan['tokens'])} tokens in {plan['steps']:,} steps of {batch['tokens_per_step']:,}: "
-        f"{batch['num_micro_batches']} micro-batches of {batch['micro_batch_size']} on {batch['num_ranks']} rank(s), "
-        f"{plan['precision']} on {plan['device']}",
+        f"{batch['num_micro_batches']} micro-batches of {batch['micro_batch_size']} "
+        f"on {batch['num_ranks']} rank(s), {plan['precision']} on {plan['device']}",
         f"  memory per rank {human_bytes(memory['total'])}: {parts}",
         f"  checkpoint {human_bytes(plan['checkpoint_bytes'])}, {plan['checkpoints_kept']} kept; "
         f"disk free {human_bytes(plan['disk_free_bytes'])}",
     ]
     if predicted["tokens_per_s"]:
-        lines.append(
-            f"  about {human_count(predicted['tokens_per_s'])} tokens/s, {human_time(predicted['hours'] * 3600)}"
-        )
+        hours = human_time(predicted["hours"] * 3600)
+        lines.append(f"  about {human_count(predicted['tokens_per_s'])} tokens/s, {hours}")
     return "\n".join([*lines, *(f"! {text}" for text in plan.get("notices", []))])
 
 

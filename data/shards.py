@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.tokenizers import Tokenizer, load_tokenizer
-from data.verified import REBUILD, VerifiedFile
 from seedbed.errors import DataError, nearest
 from seedbed.files import digest_of
+from seedbed.verified import VerifiedFile
 
 FORMAT = "seedbed-dataset"
 VERSION = 1
@@ -33,6 +33,13 @@ TOKENIZER = "tokenizer.json"
 DROPS = "drops.jsonl"
 SPLITS = ("train", "holdout")
 TOKEN_DTYPES = {"uint16": "<u2", "uint32": "<u4"}
+
+REBUILD = "rebuild with `seedbed data build`; a dataset in the cache is rebuilt once its folder is deleted"
+
+
+def open_verified(path: Path, receipt: dict[str, Any]) -> VerifiedFile:
+    """A file of a dataset; whatever is wrong with it is a DataError."""
+    return VerifiedFile(path, receipt, DataError, REBUILD)
 
 
 class Dataset:
@@ -45,7 +52,7 @@ class Dataset:
         self.end_of_text_id: int = manifest["tokenizer"]["end_of_text_id"]
         self.tokenizer_fingerprint: str = manifest["tokenizer"]["fingerprint"]
         self._splits = {name: Split(path, name, manifest) for name in manifest["splits"]}
-        self._others = [VerifiedFile(path / name, receipt) for name, receipt in manifest["files"].items()]
+        self._others = [open_verified(path / name, receipt) for name, receipt in manifest["files"].items()]
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = False) -> "Dataset":
@@ -155,7 +162,7 @@ class _Shard:
         self.num_documents: int = described["documents"]
         self._dtype = dtype
         self._tokens, self._index, self._documents = (
-            VerifiedFile(path / f"{name}{suffix}", described["files"][f"{name}{suffix}"])
+            open_verified(path / f"{name}{suffix}", described["files"][f"{name}{suffix}"])
             for suffix in (".tokens", ".index.npy", ".documents.jsonl")
         )
 

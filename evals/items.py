@@ -13,6 +13,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from data.config import DataConfig
+from data.shards import Dataset
+from data.sources import Drop, open_source
 from seedbed.errors import DataError, UsageError
 
 
@@ -92,8 +95,6 @@ def split_texts(dataset: Path, split: str) -> Iterator[bytes]:
 
 
 def _from_dataset(path: Path, tokenizer: Tokenizer, split: str) -> ItemSet:
-    from data.shards import Dataset
-
     dataset = Dataset.open(path)
     same_tokenizer = dataset.tokenizer_fingerprint == tokenizer.fingerprint
     items = []
@@ -105,9 +106,6 @@ def _from_dataset(path: Path, tokenizer: Tokenizer, split: str) -> ItemSet:
 
 
 def _from_text(path: Path, tokenizer: Tokenizer) -> ItemSet:
-    from data.config import DataConfig
-    from data.sources import Drop, open_source
-
     source = open_source(DataConfig.model_validate({"source": str(path)}))
     items, drops = [], Counter[str]()
     for document in source.documents(lambda num_bytes: None):

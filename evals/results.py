@@ -8,18 +8,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import seedbed
+from data.shards import Dataset
+from data.tokenizers import load_tokenizer
 from evals.baselines import baselines
 from evals.bits_per_byte import bits_per_byte, by_source, estimate_as_json, score_documents
 from evals.items import Item, is_dataset, load_items, split_texts
 from seedbed.errors import DataError, UsageError, nearest
 from seedbed.files import write_json
 from seedbed.progress import Progress
-
-if TYPE_CHECKING:
-    from training.checkpoint.models import LoadedModel
+from training.checkpoint.layout import run_of
+from training.checkpoint.models import LoadedModel, load_model
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,6 @@ def evaluate(
     Returns {"run", "step", "tasks": {task: result}, "files": [...]}, all of it JSON. Each result is also
     written to RUN/evals/, whole or not at all. Baselines are computed where the task has any.
     """
-    from training.checkpoint.models import load_model
-
     for task in tasks:
         if task not in TASKS:
             close = nearest(task, TASKS)
@@ -57,7 +56,7 @@ def evaluate(
             raise UsageError(f"there is no task {task!r}", hint)
     options = Options(data, with_baselines, batch_size, stride, device)
     checkpoint = load_model(run_or_step)
-    run_dir = run_dir_of(run_or_step)
+    run_dir = run_of(checkpoint.path)
     results, files = {}, []
     for task in tasks:
         started = time.monotonic()
@@ -76,12 +75,6 @@ def evaluate(
     return {"run": str(run_dir), "step": checkpoint.step, "tasks": results, "files": files}
 
 
-def run_dir_of(run_or_step: Path) -> Path:
-    """RUN, for RUN itself and for RUN/checkpoints/step-N."""
-    path = run_or_step.resolve()
-    return path.parent.parent if path.parent.name == "checkpoints" else path
-
-
 def _write(run_dir: Path, task: str, result: dict[str, Any], *, is_own: bool) -> Path:
     """RUN/evals/TASK-step-N.json; a result on other data carries the start of its items' digest as well."""
     folder = run_dir / "evals"
@@ -92,9 +85,7 @@ def _write(run_dir: Path, task: str, result: dict[str, Any], *, is_own: bool) ->
     return path
 
 
-def _bits_per_byte(checkpoint: "LoadedModel", options: Options) -> dict[str, Any]:
-    from data.tokenizers import load_tokenizer
-
+def _bits_per_byte(checkpoint: LoadedModel, options: Options) -> dict[str, Any]:
     tokenizer = load_tokenizer(checkpoint.tokenizer_path)
     item_set = load_items(options.data or _own_dataset(checkpoint), tokenizer)
     context = checkpoint.config.model.context
@@ -131,13 +122,11 @@ def _bits_per_byte(checkpoint: "LoadedModel", options: Options) -> dict[str, Any
     }
 
 
-def _own_dataset(checkpoint: "LoadedModel") -> Path:
+def _own_dataset(checkpoint: LoadedModel) -> Path:
     """The dataset that the checkpoint was trained on, proved by its digest.
 
     Another build of the same text divides it anew: its held-out documents may be ones that were trained on.
     """
-    from data.shards import Dataset
-
     path = checkpoint.dataset_path
     fix = "build it again as it was, or say what to score with --data"
     if not is_dataset(path):
@@ -147,7 +136,7 @@ def _own_dataset(checkpoint: "LoadedModel") -> Path:
     return path
 
 
-def _baselines(items: Sequence[Item], checkpoint: "LoadedModel", options: Options) -> list[dict[str, Any]]:
+def _baselines(items: Sequence[Item], checkpoint: LoadedModel, options: Options) -> list[dict[str, Any]]:
     """On the scored bytes; those that learn, learn from what the model was trained on."""
     if not options.with_baselines:
         return []
@@ -155,5 +144,5 @@ def _baselines(items: Sequence[Item], checkpoint: "LoadedModel", options: Option
     return baselines([item.text for item in items], train)
 
 
-TASKS: dict[str, Callable[["LoadedModel", Options], dict[str, Any]]] = {"bits-per-byte": _bits_per_byte}
+TASKS: dict[str, Callable[[LoadedModel, Options], dict[str, Any]]] = {"bits-per-byte": _bits_per_byte}
 """Every task by the name that the command line takes."""

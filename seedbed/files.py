@@ -108,7 +108,7 @@ class HashingWriter:
     def __init__(self, path: Path, slice_bytes: int = SLICE_BYTES) -> None:
         self.path = path
         self._hasher = SliceHasher(slice_bytes)
-        self._file = open(path, "xb")
+        self._file = open(path, "xb")  # noqa: SIM115 - closed by __exit__
 
     def write(self, payload: bytes | bytearray | memoryview) -> None:
         self._file.write(payload)

@@ -76,9 +76,8 @@ class Progress:
         left = human_time((self.total - self.done) / rate) if rate > 0 else "?"
         filled = round(share * self.WIDTH)
         bar = "█" * filled + "░" * (self.WIDTH - filled)
-        self._stream.write(
-            f"\r\x1b[K{self.label} {bar} {share:4.0%} {human_count(rate)}{self.unit}/s, {left} left {self.note}"
-        )
+        shown = f"{self.label} {bar} {share:4.0%} {human_count(rate)}{self.unit}/s, {left} left {self.note}"
+        self._stream.write(f"\r\x1b[K{shown}")
         self._stream.flush()
 
     def __enter__(self) -> "Progress":

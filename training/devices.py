@@ -1,13 +1,18 @@
-"""What a device can do: its peak rate, its native precision, its memory in use."""
+"""What a device can do: its peak rate, its native precision, its memory in use.
+
+torch is imported where it is asked, so that a command that only reads a configuration is quick.
+"""
 
 import os
 import resource
 import time
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from training.config import Config, EngineConfig
+
+if TYPE_CHECKING:
+    import torch
 
 # Dense bf16 tensor-core peaks, FLOP/s, from the makers' data sheets (without sparsity).
 PEAK_BF16 = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12}
@@ -28,6 +33,8 @@ def choose_device(engine: EngineConfig) -> str:
     """'cuda' or 'cpu' for `engine.device`."""
     if engine.device != "auto":
         return engine.device
+    import torch
+
     return "cuda" if torch.cuda.is_available() and torch.cuda.device_count() >= engine.num_ranks else "cpu"
 
 
@@ -36,6 +43,8 @@ def choose_precision(engine: EngineConfig) -> str:
     if engine.precision != "auto":
         return engine.precision
     if choose_device(engine) == "cuda":
+        import torch
+
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if {"amx_bf16", "avx512_bf16"} & cpu_flags() else "fp32"
 
@@ -46,12 +55,14 @@ def threads_per_rank(engine: EngineConfig) -> int:
     return engine.threads_per_rank or max(1, cores // engine.num_ranks)
 
 
-def peak_flops(device: torch.device, precision: str) -> tuple[float | None, str]:
+def peak_flops(device: "torch.device", precision: str) -> tuple[float | None, str]:
     """(FLOP/s of this device at `precision`, where the figure is from).
 
     GPUs come from a table; an unknown GPU gives None rather than a guess. A CPU is measured:
     its best rate over a few square matrix products, with the threads that this process has.
     """
+    import torch
+
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         table = PEAK_BF16 if precision == "bf16" else PEAK_FP32
@@ -63,8 +74,10 @@ def peak_flops(device: torch.device, precision: str) -> tuple[float | None, str]
     return measured_matmul_flops(dtype), f"measured matrix products, {precision}"
 
 
-def measured_matmul_flops(dtype: torch.dtype, size: int = 768, repeats: int = 5) -> float:
+def measured_matmul_flops(dtype: "torch.dtype", size: int = 768, repeats: int = 5) -> float:
     """FLOP/s of the fastest of `repeats` products of two size x size matrices on the CPU."""
+    import torch
+
     left, right = torch.ones(size, size, dtype=dtype), torch.ones(size, size, dtype=dtype)
     best = float("inf")
     for _ in range(repeats + 1):
@@ -74,9 +87,11 @@ def measured_matmul_flops(dtype: torch.dtype, size: int = 768, repeats: int = 5)
     return 2 * size**3 / best
 
 
-def memory_bytes(device: torch.device) -> int:
+def memory_bytes(device: "torch.device") -> int:
     """Peak memory so far: of the allocator on a GPU, resident memory of the process on a CPU."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 

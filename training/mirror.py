@@ -43,6 +43,13 @@ log = logging.getLogger("seedbed.mirror")
 T = TypeVar("T")
 
 
+REPORT_WAIT_S = 5.0
+
+
+def _is_newer(path: Path, moment: float | None) -> bool:
+    return path.exists() and path.stat().st_mtime >= (moment or 0.0)
+
+
 class Mirror:
     """One run's copy on one MLflow server. Methods raise whatever the server's absence raises."""
 
@@ -89,6 +96,10 @@ class Mirror:
             end_ms = int(1000 * (end_time or time.time()))
             self._client.set_terminated(run_id, MLFLOW_STATUS[run_state], end_ms)
         report = self.run_dir / "report.html"
+        # The report tells how the run ended, so it is written a moment after the end.
+        deadline = time.monotonic() + REPORT_WAIT_S
+        while not _is_newer(report, end_time) and time.monotonic() < deadline:
+            time.sleep(0.1)
         if report.exists():
             self._client.log_artifact(run_id, str(report))
         self._save("complete", "")

@@ -4,9 +4,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from data.build import ensure_dataset
 from data.config import DataConfig
@@ -17,12 +15,14 @@ from seedbed.errors import ConfigError, UsageError
 from seedbed.files import write_atomic, write_json
 from training.batch_layout import batch_layout
 from training.checkpoint.layout import list_steps, resolve, step_dir
-from training.checkpoint.reader import Checkpoint
 from training.config import Config, config_hash, differences, kind_of
 from training.devices import measured_matmul_flops, peak_flops, resolve_hardware, threads_per_rank
 from training.plan import make_plan, notices
 from training.recipes import Tables, load_config, make_config, merge, parse_overrides, to_toml
 from training.run_directory import RunDirectory, check_identity, make_record
+
+if TYPE_CHECKING:
+    from training.checkpoint.reader import Checkpoint
 
 
 def start(
@@ -81,6 +81,8 @@ def fork(run_path: Path, new_path: Path, assignments: Sequence[str]) -> tuple[Ru
 
     `run_path` may be a run directory or one of its steps.
     """
+    from training.checkpoint.reader import Checkpoint
+
     step_path = resolve(run_path)
     parent = RunDirectory.existing(step_path.resolve().parent.parent)
     checkpoint = Checkpoint.open(step_path)
@@ -180,6 +182,8 @@ def _continue(run: RunDirectory, config: Config) -> list[str]:
 
 
 def _resolve_checkpoint(path: Path, config: Config) -> Path:
+    from training.checkpoint.reader import Checkpoint
+
     step_path = resolve(path).resolve()
     checkpoint = Checkpoint.open(step_path)
     checkpoint.verify()
@@ -187,7 +191,7 @@ def _resolve_checkpoint(path: Path, config: Config) -> Path:
     return step_path
 
 
-def _check_shapes(checkpoint: Checkpoint, config: Config) -> None:
+def _check_shapes(checkpoint: "Checkpoint", config: Config) -> None:
     """Raises ConfigError when the stored weights are not those of `config.model`."""
     expected = {f"model/{name}": list(shape) for name, shape in parameter_shapes(config.model).items()}
     stored = {name: checkpoint.manifest["tensors"][name]["shape"] for name in checkpoint.names("model/")}
@@ -210,6 +214,8 @@ def _link_or_copy(source: str, target: str) -> str:
 
 def peak_of(config: Config) -> float | None:
     """The rate to plan with: measured on a CPU, from the table on a GPU, None when unknown."""
+    import torch
+
     if config.engine.device == "cuda":
         return (
             peak_flops(torch.device("cuda"), config.engine.precision)[0]

@@ -39,17 +39,22 @@ def linear_axis(low: float, high: float, *, tight: bool = False, num_ticks: int 
 
 
 def log_axis(low: float, high: float, *, num_ticks: int = 6) -> Axis:
-    """A logarithmic axis over low..high (both > 0): 1-2-5 ticks over few decades, powers of ten over more."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    mantissas = (1, 2, 5) if math.log10(high / low) <= 2 else (1,)
-    grid = [m * 10.0**power for power in range(first, last + 1) for m in mantissas]
-    start = max((v for v in grid if v <= low * (1 + 1e-9)), default=grid[0])
-    end = min((v for v in grid if v >= high * (1 - 1e-9)), default=grid[-1])
-    if start == end:
-        start, end = start / 2, end * 2
-    inside = [v for v in grid if start * (1 - 1e-9) <= v <= end * (1 + 1e-9)]
+    """A logarithmic axis over low..high (both > 0), with as many ticks per decade as leave it readable."""
+    for mantissas in ((1, 2, 5), (1, 3), (1,)):
+        inside = _log_ticks(low, high, mantissas)
+        if len(inside) <= num_ticks:
+            break
     shown = inside[:: math.ceil(len(inside) / num_ticks)]
-    return Axis(start, end, [(value, value_label(value)) for value in shown], is_log=True)
+    return Axis(inside[0], inside[-1], [(value, value_label(value)) for value in shown], is_log=True)
+
+
+def _log_ticks(low: float, high: float, mantissas: Sequence[int]) -> list[float]:
+    """The multiples of powers of ten from the last one at or below `low` to the first at or above `high`."""
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+    grid = [float(f"{m}e{power}") for power in powers for m in mantissas]
+    first = max(i for i, value in enumerate(grid) if value <= low)
+    last = min(i for i, value in enumerate(grid) if value >= high)
+    return grid[first : max(last, first + 1) + 1]
 
 
 def nice_step(raw: float) -> float:

@@ -18,6 +18,7 @@ import numpy as np
 from evals.report.axes import Axis, linear_axis, log_axis, value_label
 from evals.report.series import finite_runs, thin
 
+Tone = Literal["train", "validation", "plain"]
 Style = Literal["line", "faint", "dots"]
 MarkKind = Literal["attempt", "death", "checkpoint"]
 
@@ -38,7 +39,7 @@ class Series:
     label: str
     x: np.ndarray
     y: np.ndarray
-    tone: Literal["train", "validation", "plain"] = "plain"
+    tone: Tone = "plain"
     style: Style = "line"
 
 

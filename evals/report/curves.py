@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from evals.report.charts import TALL, Chart, Mark, Series, line_chart
+from evals.report.charts import TALL, Chart, Mark, Series, Tone, line_chart
 from evals.report.record import Row, RunRecord, number
 from evals.report.results import baselines_of, newest_result
 from evals.report.series import column, moving_mean, smoothing_window
@@ -23,7 +23,7 @@ def curves_section(record: RunRecord) -> str:
     charts += [
         _single(train, "Learning rate", "lr", ""),
         _gradient_norm(train),
-        _single(train, "Throughput", "tokens_per_s", "tokens/s, all ranks"),
+        _single(train, "Throughput", "tokens_per_s", "tokens/s, all ranks", is_noisy=True),
         _utilisation(train),
         _memory(train),
     ]
@@ -56,14 +56,9 @@ def marks_of(record: RunRecord) -> list[Mark]:
 
 
 def _loss(record: RunRecord, train: Sequence[Row], validation: Sequence[Row]) -> Chart:
-    steps, loss = column(train, "step"), column(train, "loss")
-    window = smoothing_window(len(train))
-    series = []
-    if window > 1:
-        series.append(Series("each step", steps, loss, "train", "faint"))
-        series.append(Series(f"training, mean of {window} steps", steps, moving_mean(loss, window), "train"))
-    elif train:
-        series.append(Series("training", steps, loss, "train"))
+    series = (
+        _with_mean("training, mean", column(train, "step"), column(train, "loss"), "train") if train else []
+    )
     if validation:
         points = column(validation, "step"), column(validation, "val_loss")
         series.append(Series("validation", *points, "validation", "dots"))
@@ -89,14 +84,16 @@ def _gradient_norm(train: Sequence[Row]) -> Chart | None:
     positive = norms[np.isfinite(norms) & (norms > 0)]
     is_log = bool(len(positive)) and positive.max() > LOG_RATIO * positive.min()
     unit = "before clipping, log scale" if is_log else "before clipping"
-    return _single(train, "Gradient norm", "grad_norm", unit, is_log=is_log)
+    return _single(train, "Gradient norm", "grad_norm", unit, is_log=is_log, is_noisy=True)
 
 
 def _utilisation(train: Sequence[Row]) -> Chart | None:
     """Model FLOPs utilisation, where the run knew its device's peak."""
     for key, what in (("mfu_causal", "causal attention"), ("mfu_full", "full attention")):
         if np.isfinite(column(train, key)).any():
-            return _single(train, "Model FLOPs utilisation", key, f"%, counting {what}", scale=0.01)
+            return _single(
+                train, "Model FLOPs utilisation", key, f"%, counting {what}", scale=0.01, is_noisy=True
+            )
     return None
 
 
@@ -108,11 +105,31 @@ def _memory(train: Sequence[Row]) -> Chart | None:
 
 
 def _single(
-    train: Sequence[Row], title: str, key: str, unit: str, *, scale: float = 1.0, is_log: bool = False
+    train: Sequence[Row],
+    title: str,
+    key: str,
+    unit: str,
+    *,
+    scale: float = 1.0,
+    is_log: bool = False,
+    is_noisy: bool = False,
 ) -> Chart | None:
     """A chart of one quantity of every step, from zero unless its axis is logarithmic."""
     values = column(train, key) / scale
     if not np.isfinite(values).any():
         return None
-    series = Series(title.lower(), column(train, "step"), values)
-    return Chart(title, unit, [series], is_log=is_log, from_zero=not is_log)
+    steps, name = column(train, "step"), title.lower()
+    series = _with_mean("mean", steps, values, "plain") if is_noisy else [Series(name, steps, values)]
+    return Chart(title, unit, series, is_log=is_log, from_zero=not is_log)
+
+
+def _with_mean(mean_label: str, steps: np.ndarray, values: np.ndarray, tone: Tone) -> list[Series]:
+    """A noisy curve: every step, faint, under its moving mean. One that is too short stays as it is."""
+    window = smoothing_window(len(values))
+    if window == 1:
+        return [Series("each step", steps, values, tone)]
+    mean = moving_mean(values, window)
+    return [
+        Series("each step", steps, values, tone, "faint"),
+        Series(f"{mean_label} of {window} steps", steps, mean, tone),
+    ]

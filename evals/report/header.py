@@ -76,7 +76,7 @@ def _tiles(record: RunRecord, now: float) -> str:
         ("Goodput", _percent(last.get("goodput")), "share of wall time in steps that count"),
         (
             "Restarts",
-            f"{sum(event.get('kind') == 'restarted' for event in record.events):,}",
+            f"{record.count('restarted'):,}",
             _deaths(record),
         ),
     ]
@@ -139,7 +139,7 @@ def _rate_tile(train: list[Row]) -> tuple[str, str, str]:
 
 
 def _deaths(record: RunRecord) -> str:
-    deaths = sum(event.get("kind") == "worker_died" for event in record.events)
+    deaths = record.count("worker_died")
     return f"{deaths:,} {'worker' if deaths == 1 else 'workers'} died" if deaths else "no worker died"
 
 

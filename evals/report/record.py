@@ -87,6 +87,10 @@ class RunRecord:
     def attempts(self) -> list[Row]:
         return [event for event in self.events if event.get("kind") == "attempt_started"]
 
+    def count(self, kind: str) -> int:
+        """How many events of one kind there were."""
+        return sum(event.get("kind") == kind for event in self.events)
+
     def step_at(self, time: float) -> float | None:
         """The last step that had been finished by then, whether or not it was undone later."""
         done = [row for row in self.written if (number(row.get("time")) or math.inf) <= time]

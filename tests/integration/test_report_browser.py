@@ -49,7 +49,7 @@ def test_the_charts_are_drawn_and_nothing_is_loaded_or_complained_of(browser: Br
     drawn = browser.evaluate(
         "[...document.querySelectorAll('.stretch path')].map(p => p.getBoundingClientRect().width > 100)"
     )
-    assert len(drawn) == 9
+    assert len(drawn) == 12
     assert all(drawn)
     assert browser.errors == []
     assert browser.requests == [report.as_uri()]

@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped, damaged, resumed and branched: the weights are those of an undisturbed run."""
+"""Runs killed, stopped, damaged, resumed and branched: the weights are those of an undisturbed run."""
 
 import json
 import os

@@ -65,6 +65,7 @@ def test_log_axes_hold_the_data(low, high):
     assert 1 <= len(axis.ticks) <= 8
     assert axis.fraction(axis.low) == 0
     assert axis.fraction(axis.high) == pytest.approx(1)
+    assert len({label for _, label in axis.ticks}) == len(axis.ticks)
 
 
 @pytest.mark.parametrize("value", [0.0, 5.0, -3.0, 1e-9])

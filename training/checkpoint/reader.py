@@ -12,7 +12,7 @@ from torch import Tensor
 from seedbed.errors import CheckpointError
 from seedbed.files import canonical_json, digest_of
 from training.checkpoint.layout import MANIFEST
-from training.checkpoint.tensors import TORCH_DTYPES, VerifiedFile, raw_bytes, read_piece
+from training.checkpoint.tensors import TORCH_DTYPES, open_verified, raw_bytes, read_piece
 
 FORMAT = "seedbed-checkpoint"
 VERSION = 1
@@ -23,7 +23,7 @@ class Checkpoint:
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path, self.manifest = path, manifest
-        self._files = {f["name"]: VerifiedFile(path / f["name"], f) for f in manifest["files"]}
+        self._files = {f["name"]: open_verified(path / f["name"], f) for f in manifest["files"]}
 
     @classmethod
     def open(cls, path: Path) -> "Checkpoint":
@@ -76,7 +76,7 @@ class Checkpoint:
         file = self._files.get(name)
         if file is None:
             raise CheckpointError(f"{self.path} has no file {name}", "use another step")
-        return bytes(file.read(0, file.receipt["bytes"]))
+        return file.read_all()
 
     def read(
         self,

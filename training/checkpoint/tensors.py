@@ -1,11 +1,10 @@
-"""Tensors in hashed files: a safetensors writer that hashes while it writes, and a reader that
-verifies every slice before any byte of it is used.
+"""Tensors in hashed files: a safetensors writer that hashes while it writes, and reading a part of a
+stored tensor from a file whose every slice is verified before any byte of it is used.
 
 The files are plain safetensors (8-byte little-endian header length, JSON header, raw bytes) and
 open in any tool that reads that format.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from seedbed.errors import CheckpointError
 from seedbed.files import HashingWriter
+from seedbed.verified import VerifiedFile
 
 DTYPES = {
     torch.float64: "F64",
@@ -65,52 +65,9 @@ def write_tensors(
     return file.receipt(), [[base + start, base + stop] for start, stop in ranges]
 
 
-class VerifiedFile:
-    """Reads ranges of a file whose slice hashes are known; a slice is checked once, when first touched."""
-
-    def __init__(self, path: Path, receipt: dict[str, Any]) -> None:
-        self.path, self.receipt = path, receipt
-        self._verified: dict[int, bytes] = {}
-        try:
-            size = path.stat().st_size
-        except FileNotFoundError:
-            raise CheckpointError(f"{path} is missing", "use another step: this one is not whole") from None
-        if size != receipt["bytes"]:
-            raise CheckpointError(
-                f"{path} has {size} bytes, its manifest says {receipt['bytes']}", "use another step"
-            )
-
-    def _slice(self, index: int) -> bytes:
-        """Slice `index`, verified. The last one read is kept, since neighbours ask for it again."""
-        if index not in self._verified:
-            length = self.receipt["slice_bytes"]
-            with open(self.path, "rb") as file:
-                file.seek(index * length)
-                payload = file.read(length)
-            if hashlib.sha256(payload).hexdigest() != self.receipt["slices"][index]:
-                raise CheckpointError(
-                    f"{self.path}: bytes {index * length} to {index * length + len(payload)} do not match "
-                    "their SHA-256",
-                    "use another step: this one is damaged",
-                )
-            self._verified = {index: payload}
-        return self._verified[index]
-
-    def read(self, start: int, stop: int) -> bytearray:
-        """Bytes start..stop-1."""
-        length = self.receipt["slice_bytes"]
-        out = bytearray()
-        while start < stop:
-            index, inside = divmod(start, length)
-            part = memoryview(self._slice(index))[inside : inside + stop - start]
-            out += part
-            start += len(part)
-        return out
-
-    def verify(self) -> None:
-        """Check every slice."""
-        for index in range(len(self.receipt["slices"])):
-            self._slice(index)
+def open_verified(path: Path, receipt: dict[str, Any]) -> VerifiedFile:
+    """A file of a checkpoint; whatever is wrong with it is a CheckpointError."""
+    return VerifiedFile(path, receipt, CheckpointError, "use another step: this one is not whole")
 
 
 def read_piece(
@@ -122,11 +79,11 @@ def read_piece(
     """
     offsets, shape = piece["offsets"], piece["shape"]
     if not shape:
-        return torch.frombuffer(file.read(*piece["bytes"]), dtype=dtype).reshape(())
+        return torch.frombuffer(file.read(*piece["bytes"]).copy(), dtype=dtype).reshape(())
     row_bytes = math.prod(shape[1:]) * dtype.itemsize
     first, last = low[0] - offsets[0], high[0] - offsets[0]
     start = piece["bytes"][0] + first * row_bytes
-    payload = file.read(start, start + (last - first) * row_bytes)
+    payload = file.read(start, start + (last - first) * row_bytes).copy()
     rows = torch.frombuffer(payload, dtype=dtype).reshape(last - first, *shape[1:])
     inner = tuple(slice(low[d] - offsets[d], high[d] - offsets[d]) for d in range(1, len(shape)))
     return rows[(slice(None), *inner)]

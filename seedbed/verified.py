@@ -7,20 +7,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seedbed.errors import DataError
-
-REBUILD = "rebuild with `seedbed data build`; a dataset in the cache is rebuilt once its folder is deleted"
+from seedbed.errors import SeedbedError
 
 
 class VerifiedFile:
     """A file mapped into memory; each slice of its receipt is hashed when it is first read, once.
 
-    Raises DataError at once when the file is missing or of another size, and at a read when a
-    slice does not have its hash.
+    Raises `error` (with `fix`) at once when the file is missing or of another size, and at a read
+    when a slice does not have its hash.
     """
 
-    def __init__(self, path: Path, receipt: dict[str, Any]) -> None:
+    def __init__(self, path: Path, receipt: dict[str, Any], error: type[SeedbedError], fix: str) -> None:
         self.path = path
+        self._error, self._fix = error, fix
         self._num_bytes: int = receipt["bytes"]
         self._slice_bytes: int = receipt["slice_bytes"]
         self._hashes: list[str] = receipt["slices"]
@@ -51,8 +50,8 @@ class VerifiedFile:
         start = number * self._slice_bytes
         stop = min(start + self._slice_bytes, self._num_bytes)
         if hashlib.sha256(mapped[start:stop].data).hexdigest() != self._hashes[number]:
-            raise DataError(
-                f"{self.path} is damaged in slice {number} (bytes {start} .. {stop - 1})", REBUILD
+            raise self._error(
+                f"{self.path} is damaged: bytes {start} to {stop - 1} do not match their SHA-256", self._fix
             )
         self._verified.add(number)
 
@@ -60,8 +59,8 @@ class VerifiedFile:
         try:
             size = self.path.stat().st_size
         except OSError as error:
-            raise DataError(f"{self.path} is missing from the dataset ({error.strerror})", REBUILD) from error
+            raise self._error(f"{self.path} is missing ({error.strerror})", self._fix) from error
         if size != self._num_bytes:
-            raise DataError(
-                f"{self.path} has {size:,} bytes, not the {self._num_bytes:,} that were written", REBUILD
+            raise self._error(
+                f"{self.path} has {size:,} bytes, not the {self._num_bytes:,} that were written", self._fix
             )
