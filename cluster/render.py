@@ -100,13 +100,27 @@ def dataset_view(report: dict[str, Any]) -> Any:
     """A data set: splits, drops, lengths, documents."""
     splits = [{"split": name, **figures} for name, figures in report["splits"].items()]
     drops = [{"dropped because": reason, "documents": count} for reason, count in report["drops"].items()]
-    lengths = [{"tokens": row["label"], "documents": row["documents"]} for row in report["lengths"]]
+    buckets = sorted(
+        {
+            (row["from_tokens"], row["below_tokens"])
+            for rows in report["length_histogram"].values()
+            for row in rows
+        }
+    )
+    lengths = [
+        {"tokens": f"{low:,} to {high - 1:,}"}
+        | {
+            name: sum(row["documents"] for row in rows if row["from_tokens"] == low)
+            for name, rows in report["length_histogram"].items()
+        }
+        for low, high in buckets
+    ]
     samples = [f"--- {s['id']} ({s['tokens']:,} tokens)\n{s['text']}" for s in report["samples"]]
     return group(
         f"{report['path']}  digest {report['digest'][:16]}",
         table(splits, ("split", "documents", "tokens", "utf8_bytes", "bytes_per_token")),
         table(drops, ("dropped because", "documents")) if drops else "",
-        table(lengths, ("tokens", "documents"), "documents by length"),
+        table(lengths, ("tokens", *report["splits"]), "documents by length"),
         *samples,
     )
 

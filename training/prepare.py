@@ -45,8 +45,7 @@ def start(
     if run.config_path.is_file():
         check_identity(run, record["identity"])
         return run, _continue(run, config)
-    if run_path.exists() and any(entry.name != "run.lock" for entry in run_path.iterdir()):
-        raise UsageError(f"{run_path} is not empty and not a run directory", "choose another --run-dir")
+    _refuse_used(run_path)
     plan = make_plan(config, run_path, peak_flops=peak_of(config))
     run.create(config, record, plan)
     return run, notices(plan)
@@ -92,8 +91,7 @@ def fork(run_path: Path, new_path: Path, assignments: Sequence[str]) -> tuple[Ru
     )
     batch_layout(config)
     _check_shapes(checkpoint, config)
-    if new_path.exists() and any(entry.name != "run.lock" for entry in new_path.iterdir()):
-        raise UsageError(f"{new_path} is not empty", "choose a new directory for the branch")
+    _refuse_used(new_path)
     difference = {name: list(pair) for name, pair in differences(parent.config(), config).items()}
     record = make_record(config, parent.record().get("recipe", ""), list(assignments), difference, dataset)
     record["forked_from"] = {
@@ -111,6 +109,16 @@ def fork(run_path: Path, new_path: Path, assignments: Sequence[str]) -> tuple[Ru
     new.create(config, record, plan)
     new.event("forked", f"forked from step {checkpoint.step} of {parent.path}", step=checkpoint.step)
     return new, notices(plan)
+
+
+def _refuse_used(path: Path) -> None:
+    """Raises UsageError when a new run at `path` would mix with something else.
+
+    A `checkpoints` folder without steps may be there already: a mount, or a link to a larger disk.
+    """
+    used = [entry.name for entry in path.iterdir()] if path.exists() else []
+    if list_steps(path) or any(name not in ("run.lock", "checkpoints") for name in used):
+        raise UsageError(f"{path} is not empty and not a run directory", "choose another --run-dir")
 
 
 def _override(config: Config, assignments: Sequence[str], run: RunDirectory) -> Config:

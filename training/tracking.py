@@ -48,7 +48,11 @@ def default_uri(run_dir: Path) -> str:
 
 def unavailable() -> str | None:
     """Why nothing can be mirrored here, or None. Looks for MLflow without importing it."""
-    if importlib.util.find_spec("mlflow") is None:
+    try:
+        found = importlib.util.find_spec("mlflow")
+    except ImportError:
+        found = None
+    if found is None:
         return "MLflow is not installed: pip install 'seedbed[mlflow]'"
     return None
 

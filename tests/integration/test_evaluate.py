@@ -127,6 +127,9 @@ def test_a_run_is_scored_on_its_own_holdout_with_baselines(run: Path, dataset: P
     assert rows["gzip"] == gzip_bytes(text) * 8 / len(text)
     assert set(rows) == {"gzip", "xz", "xz-primed", "ngram"}
     assert json.loads((run / "evals" / "bits-per-byte-step-5.json").read_text()) == result
+    again = evaluate(run)["tasks"]["bits-per-byte"]
+    assert again["baselines"] == result["baselines"]
+    assert again["value"] == result["value"]
 
 
 def test_a_step_directory_names_the_same_run(run: Path, dataset: Path):

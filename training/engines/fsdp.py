@@ -45,10 +45,12 @@ class FsdpEngine:
         reshard = config.engine.reshard_after_forward
         for block in cast(nn.ModuleDict, model.blocks).values():
             fully_shard(block, mesh=mesh, reshard_after_forward=reshard)
-        root = fully_shard(model, mesh=mesh, reshard_after_forward=False)
-        # Gradients are those of a sum over all micro-batches, so nothing may average over ranks.
-        root.set_gradient_divide_factor(1.0)
-        root.set_force_sum_reduction_for_comms(True)
+        fully_shard(model, mesh=mesh, reshard_after_forward=False)
+        # Gradients are those of a sum over all micro-batches, so nothing may average over ranks. Both
+        # settings are each module's own: set on the root alone, the blocks would average.
+        for module in _sharded_modules(model):
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
         model.to_empty(device=group.device)
         engine = cls(model, draw, config, group)
         engine.initialize()
@@ -104,9 +106,8 @@ class FsdpEngine:
         with self._autocast():
             yield
         # No backward follows that would free what the forward gathered.
-        for module in self.model.modules():
-            if isinstance(module, FSDPModule):
-                module.reshard()
+        for module in _sharded_modules(self.model):
+            module.reshard()
 
     def sum_over_ranks(self, values: list[float]) -> list[float]:
         total = torch.tensor(values, dtype=torch.float64, device=self.group.device)
@@ -145,6 +146,10 @@ class FsdpEngine:
             parameter_group["lr"] = 0.0
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+
+def _sharded_modules(model: nn.Module) -> list[FSDPModule]:
+    return [module for module in model.modules() if isinstance(module, FSDPModule)]
 
 
 def _local(tensor: Tensor | None) -> tuple[Tensor, tuple[int, ...], tuple[int, ...]]:
