@@ -22,10 +22,11 @@ setup: $(STAMP)  ## create .venv with everything pinned in constraints.txt
 demo: $(STAMP)  ## grow a small model on this machine, from text to report, in ./demo
 	$(BIN)/seedbed demo --out demo
 
-check: $(STAMP)  ## lint, formatting and types
+check: $(STAMP)  ## lint, formatting, types and the rules of the house
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(PYTEST) tests/test_architecture.py
 
 test: $(STAMP)  ## the tests that take seconds each
 	$(PYTEST) -m "not long and not chaos" $(PYTEST_ARGS)

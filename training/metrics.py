@@ -1,5 +1,6 @@
 """Reading a run's records: the surviving chain of metrics, events, goodput."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,9 @@ def working_seconds(run_dir: Path, now: float) -> float:
         + [row["time"] for row in read_lines(run_dir / "metrics.jsonl") if "time" in row]
     )
     total = 0.0
-    for start, following in zip(sessions, [*sessions[1:], None], strict=True):
-        if following is None:
-            total += now - start
-        else:
-            total += max((sign for sign in signs if start <= sign < following), default=start) - start
-    return total
+    for start, following in itertools.pairwise(sessions):
+        total += max((sign for sign in signs if start <= sign < following), default=start) - start
+    return total + (now - sessions[-1] if sessions else 0.0)
 
 
 def productive_seconds(rows: list[dict[str, Any]]) -> float:

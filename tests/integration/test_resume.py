@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from seedbed.errors import UsageError
 from training.checkpoint import layout
 from training.metrics import read_events, surviving_rows
 from training.run_directory import RunDirectory, read_json
@@ -118,6 +119,42 @@ def test_killed_at_three_random_steps_and_resumed_gives_the_same_bits(tmp_path, 
     assert [row["step"] for row in chain] == list(range(1, STEPS + 1))
     told = [row["loss"] for row in surviving_rows(undisturbed) if row["kind"] == "train"]
     assert [row["loss"] for row in chain] == told
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(900)
+def test_killed_at_ten_random_moments_gives_the_same_bits(tmp_path, undisturbed):
+    """A kill while starting, loading, saving or renaming would leave a run that cannot go on."""
+    run = tmp_path / "run"
+    draw = random.Random(time.time_ns())
+    process = start("train", "gpt-demo", "--run-dir", run, *arguments())
+    delays = []
+    for _ in range(10):
+        delays.append(draw.uniform(1.0, 7.0))
+        try:
+            process.wait(delays[-1])
+            break
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        while (run / "run.lock").exists() and _is_locked(run):
+            time.sleep(0.05)
+        again = (
+            ("--resume", run)
+            if (run / "config.toml").exists()
+            else ("gpt-demo", "--run-dir", run, *arguments())
+        )
+        process = start("train", *again)
+    finish(process)
+    assert full_hash(run) == full_hash(undisturbed), f"killed after {delays} s"
+
+
+def _is_locked(run: Path) -> bool:
+    try:
+        RunDirectory(run).lock().close()
+        return False
+    except UsageError:
+        return True
 
 
 def test_a_dead_worker_is_replaced_and_the_run_ends_with_the_same_bits(tmp_path, undisturbed):
