@@ -111,6 +111,12 @@ class RunDirectory:
         file.flush()
         return file
 
+    def discard_if_unused(self) -> None:
+        """Remove what `lock` made, if no run came of it; to be called by the lock's holder."""
+        if [entry.name for entry in self.path.iterdir()] == ["run.lock"]:
+            (self.path / "run.lock").unlink()
+            self.path.rmdir()
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in `path`, or an empty one when it is absent or damaged."""

@@ -47,12 +47,16 @@ def train(
 
     path = _run_path(recipe, run_dir, resume, fork, init_from)
     with RunDirectory(path).lock() as lock:
-        if resume is not None and fork is not None:
-            run, notices = prepare.fork(resume, path, sets or [])
-        elif resume is not None:
-            run, notices = prepare.resume(path, sets or [])
-        else:
-            run, notices = prepare.start(str(recipe), sets or [], path, init_from)
+        try:
+            if resume is not None and fork is not None:
+                run, notices = prepare.fork(resume, path, sets or [])
+            elif resume is not None:
+                run, notices = prepare.resume(path, sets or [])
+            else:
+                run, notices = prepare.start(str(recipe), sets or [], path, init_from)
+        except BaseException:
+            RunDirectory(path).discard_if_unused()
+            raise
         announce(run, notices)
         summary = run_supervised(Supervisor(run, lock), run)
     emit(summary, json=json, render=_summary_text)
