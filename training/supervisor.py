@@ -1,6 +1,5 @@
 """The only restarter: starts the workers of a run, replaces them when they die, and knows when to stop."""
 
-import json
 import os
 import signal
 import time
@@ -25,37 +24,13 @@ from training.devices import threads_per_rank
 from training.launch import Launcher, LocalLauncher, Worker, WorkerSpec
 from training.metrics import read_events
 from training.run_directory import RunDirectory, read_json
+from training.tail import Tail
 
 POLL_S = 0.1
 STOP_GRACE_S = 120.0
 NO_PROGRESS_RESTARTS = 3
 # Nothing is gained by running these again: the same thing would happen.
 FINAL_CODES = (EXIT_OK, EXIT_USAGE, EXIT_DATA, EXIT_TRAINING, EXIT_PREEMPTED)
-
-
-class Tail:
-    """New complete lines of a growing JSON Lines file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._offset = path.stat().st_size if path.exists() else 0
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Objects appended since the last call."""
-        if not self.path.exists():
-            return []
-        with open(self.path, "rb") as file:
-            file.seek(self._offset)
-            payload = file.read()
-        whole = payload[: payload.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        rows = []
-        for line in whole.splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                continue
-        return [row for row in rows if isinstance(row, dict)]
 
 
 class Supervisor:
@@ -118,7 +93,7 @@ class Supervisor:
             self._raise_if_final(worker, code)
             fruitless = 0 if self._newest_step() > before else fruitless + 1
             reason = _death(worker, code)
-            rank = int(worker.name.removeprefix("rank-"))
+            rank = _rank_of(worker)
             self.run.event(
                 "worker_died",
                 f"{reason} (see {self.run.log_path(rank)})",
@@ -184,12 +159,19 @@ class Supervisor:
             time.sleep(POLL_S)
 
     def _first_cause(self, bad: list[tuple[Worker, int]]) -> tuple[Worker, int]:
-        """Of the workers that died, the one that others died of: by signal, by an explained error, any."""
+        """Of the workers that died, the one that the others died of.
+
+        By a signal, by an explained error, or else by the error that came first: a rank whose fellow is
+        gone fails in its next collective.
+        """
         for worker in self._workers:
             worker.kill()
-        explained = [(w, c) for w, c in bad if c in FINAL_CODES]
         killed = [(w, c) for w, c in bad if c < 0]
-        return (killed or explained or bad)[0]
+        explained = [(w, c) for w, c in bad if c in FINAL_CODES]
+        return min(killed or explained or bad, key=lambda death: self._failed_at(death[0]))
+
+    def _failed_at(self, worker: Worker) -> float:
+        return float(read_json(self.run.heartbeat_path(_rank_of(worker))).get("failed_at", float("inf")))
 
     def _raise_if_final(self, worker: Worker, code: int) -> None:
         if self._stop_requests or code == EXIT_PREEMPTED:
@@ -197,7 +179,7 @@ class Supervisor:
             saved = f"step {newest} is saved" if newest >= 0 else "nothing had been saved yet"
             raise Preempted(f"stopped; {saved}", f"go on with: seedbed train --resume {self.run.path}")
         if code in FINAL_CODES:
-            rank = int(worker.name.removeprefix("rank-"))
+            rank = _rank_of(worker)
             words = read_json(self.run.heartbeat_path(rank)).get("error", "")
             message, _, fix = words.partition("\n  fix: ")
             error = SeedbedError(message or _death(worker, code), fix or f"read {self.run.log_path(rank)}")
@@ -235,6 +217,10 @@ class Supervisor:
             self.console.event(event)
         for row in metrics.rows():
             self.console.row(row)
+
+
+def _rank_of(worker: Worker) -> int:
+    return int(worker.name.removeprefix("rank-"))
 
 
 def _death(worker: Worker, code: int) -> str:
