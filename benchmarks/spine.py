@@ -43,7 +43,7 @@ def throughput(folder: Path) -> dict[str, Any]:
         for ranks in (1, 2):
             run = folder / f"pair-{pair}-{ranks}"
             begun = time.time()
-            settings = {"run.steps": 40, "schedule.warmup_steps": 10, "schedule.decay_steps": 10}
+            settings = {"run.steps": 40}
             if start(run, {**settings, "engine.num_ranks": ranks, "checkpoint.every_steps": 20}).wait():
                 raise SystemExit(f"{run} failed: read its logs")
             rows = surviving_rows(run)

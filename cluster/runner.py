@@ -23,20 +23,23 @@ def announce(run: RunDirectory, notices: list[str]) -> None:
 
 def run_supervised(supervisor: Supervisor, run: RunDirectory) -> dict[str, Any]:
     """Run to the end with the tracker beside it; the report is written however the run ends."""
-    try:
-        with mirrored(run):
-            supervisor.supervise()
-            summary = summarize(run)
-            report = write_report(run.path)
-    except BaseException:
+    with mirrored(run):
         try:
-            summarize(run)
-            write_report(run.path)
-        except Exception as error:
-            # How the run ended matters more than the page about it.
-            note(f"! no report was written: {error}")
-        raise
-    return {**summary, "report": str(report)}
+            supervisor.supervise()
+        except BaseException:
+            _sum_up_quietly(run)
+            raise
+        summary = summarize(run)
+        return {**summary, "report": str(write_report(run.path))}
+
+
+def _sum_up_quietly(run: RunDirectory) -> None:
+    """Plan and report of a run that did not finish: how it ended matters more than the page about it."""
+    try:
+        summarize(run)
+        write_report(run.path)
+    except Exception as error:
+        note(f"! no report was written: {error}")
 
 
 def summarize(run: RunDirectory) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """The tracker beside a run: started with it, given a moment at its end, never in its way."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cluster.output import note
 from training.run_directory import RunDirectory
-from training.tracking import default_uri, finish_mirror, start_mirror
+from training.tracking import default_uri, finish_mirror, start_mirror, unavailable
 
 DRAIN_S = 30.0
 
@@ -20,11 +21,14 @@ def mirrored(run: RunDirectory) -> Iterator[None]:
     uri = config.tracking.uri or default_uri(run.path)
     process = start_mirror(run.path, uri, config.tracking.experiment)
     if process is None:
-        message = "metrics are not mirrored to MLflow: install it with pip install 'seedbed[mlflow]'"
+        message = f"metrics are not mirrored to MLflow: {unavailable() or 'the mirror could not be started'}"
         run.event("tracking_off", message)
         note(f"! {message}")
     try:
         yield
     finally:
-        if process is not None:
-            finish_mirror(process, DRAIN_S)
+        if process is not None and not finish_mirror(process, DRAIN_S):
+            note(
+                f"! not everything reached MLflow yet; to send the rest: "
+                f"{sys.executable} -P -m training.tracking {run.path} --uri {uri} --replay"
+            )

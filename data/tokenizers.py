@@ -11,7 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
+from numpy.typing import NDArray
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from seedbed.errors import DataError
@@ -54,6 +56,18 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`; special tokens appear by name, a cut-off character as U+FFFD."""
         return self._backend.decode([int(id) for id in ids], skip_special_tokens=False)
+
+    def byte_lengths(self) -> NDArray[np.int64]:
+        """[vocab_size]: the bytes of text that each id stands for; special tokens stand for none.
+
+        In a byte-level vocabulary every character of a token's name stands for one byte.
+        """
+        lengths = np.zeros(self.vocab_size, dtype=np.int64)
+        for token, id in self._backend.get_vocab(with_added_tokens=False).items():
+            lengths[id] = len(token)
+        for id, added in self._backend.get_added_tokens_decoder().items():
+            lengths[id] = 0 if added.special else len(added.content.encode())
+        return lengths
 
     def describe(self) -> dict[str, Any]:
         """What a dataset's manifest says of its tokenizer, beside the file's name."""

@@ -52,6 +52,10 @@ class CheckpointError(DataError):
     """A checkpoint that fails its hashes, is incomplete, or fits another model."""
 
 
+class DamagedError(CheckpointError):
+    """A checkpoint whose bytes are not those that were written: missing, cut short or altered."""
+
+
 class TrainingError(SeedbedError):
     """Training itself went wrong: non-finite numbers, no progress."""
 

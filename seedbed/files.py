@@ -10,6 +10,8 @@ import hashlib
 import json
 import os
 import secrets
+import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -159,6 +161,33 @@ def append_line(path: Path, row: dict[str, Any]) -> None:
             if file.read(1) != b"\n":
                 payload = b"\n" + payload
         file.write(payload)
+
+
+class Journal:
+    """Appends rows to a JSON Lines file and outlasts a full disk: rows wait in memory, in order.
+
+    Safe to use from several threads. `num_waiting` rows are not on disk yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._waiting: deque[dict[str, Any]] = deque()
+        self._lock = threading.Lock()
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._waiting)
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Write `row` after all that wait; when the disk refuses, they wait for the next call."""
+        with self._lock:
+            self._waiting.append(row)
+            try:
+                while self._waiting:
+                    append_line(self.path, self._waiting[0])
+                    self._waiting.popleft()
+            except OSError:
+                return
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

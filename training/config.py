@@ -38,6 +38,8 @@ class RunConfig(Section):
     """Optimizer steps in all."""
     max_restarts: int = Field(10, ge=0, json_schema_extra=PLACEMENT)
     """How often dead workers are replaced before the run is given up."""
+    stop_grace_s: float = Field(300.0, gt=0, json_schema_extra=PLACEMENT)
+    """Seconds that a stop waits for the last checkpoint before workers are killed."""
 
 
 class BatchConfig(Section):
@@ -77,10 +79,10 @@ class ScheduleConfig(Section):
 
     name: Literal["cosine", "wsd", "constant"] = Field("cosine", json_schema_extra=SCHEDULE)
     """Warm-up then cosine decay; warm-up, stable, linear decay; or warm-up then constant."""
-    warmup_steps: int = Field(100, ge=0, json_schema_extra=SCHEDULE)
-    """Steps of linear rise from zero."""
-    decay_steps: int = Field(0, ge=0, json_schema_extra=SCHEDULE)
-    """For wsd: steps of linear decay at the end; 0 means a fifth of all steps."""
+    warmup_share: float = Field(0.02, ge=0, lt=1, json_schema_extra=SCHEDULE)
+    """Share of run.steps in which the rate rises linearly from zero."""
+    decay_share: float = Field(0.2, gt=0, le=1, json_schema_extra=SCHEDULE)
+    """For wsd: share of run.steps in which the rate falls linearly at the end."""
     min_ratio: float = Field(0.1, ge=0, le=1, json_schema_extra=SCHEDULE)
     """The last learning rate as a share of the peak."""
 
@@ -168,10 +170,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
-        if self.schedule.warmup_steps >= self.run.steps:
+        if self.schedule.name == "wsd" and self.schedule.warmup_share + self.schedule.decay_share > 1:
             raise ValueError(
-                f"schedule.warmup_steps = {self.schedule.warmup_steps} leaves nothing of "
-                f"run.steps = {self.run.steps}; lower the warm-up or train for longer"
+                f"schedule.warmup_share = {self.schedule.warmup_share} and schedule.decay_share = "
+                f"{self.schedule.decay_share} overlap; together they may be at most 1"
             )
         return self
 

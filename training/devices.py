@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seedbed.errors import ConfigError
 from training.config import Config, EngineConfig
 
 if TYPE_CHECKING:
@@ -93,11 +94,29 @@ def memory_bytes(device: "torch.device") -> int:
         import torch
 
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    try:
+        # Not getrusage: its peak is inherited from the process that started this one.
+        text = Path("/proc/self/status").read_text(encoding="utf-8")
+        return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def resolve_hardware(config: Config) -> Config:
-    """The configuration with 'auto' replaced by what this machine gives, so that the choice is recorded."""
+    """The configuration with 'auto' replaced by what this machine gives, so that the choice is recorded.
+
+    Raises ConfigError when GPUs are asked for and there are too few.
+    """
+    if config.engine.device == "cuda":
+        import torch
+
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if found < config.engine.num_ranks:
+            raise ConfigError(
+                f"engine.device = 'cuda' with engine.num_ranks = {config.engine.num_ranks}: "
+                f"this machine has {found} GPU(s)",
+                f"set engine.num_ranks to at most {found}" if found else "set engine.device to 'cpu'",
+            )
     engine = config.engine.model_copy(
         update={"device": choose_device(config.engine), "precision": choose_precision(config.engine)}
     )

@@ -1,7 +1,9 @@
 """The training loop, for every objective and every engine."""
 
 from seedbed.errors import Preempted
+from training.restore import restore
 from training.trainer import Trainer
+from training.validation import validate
 
 
 def fit(trainer: Trainer) -> None:
@@ -11,12 +13,13 @@ def fit(trainer: Trainer) -> None:
     loss or gradients are not finite.
     """
     config = trainer.config
-    state = trainer.restore()
+    state = restore(trainer)
     while state.step < config.run.steps:
         stopping = trainer.train_step(state)
         last = state.step == config.run.steps
-        if config.eval.every_steps and (last or state.step % config.eval.every_steps == 0):
-            trainer.validate(state)
+        due = config.eval.every_steps and (last or state.step % config.eval.every_steps == 0)
+        if due and not stopping:
+            validate(trainer, state)
         if stopping or last or state.step % config.checkpoint.every_steps == 0:
             trainer.save(state)
         if stopping and not last:

@@ -14,12 +14,13 @@ from models.sizes import parameter_shapes
 from seedbed.errors import ConfigError, UsageError
 from seedbed.files import write_atomic, write_json
 from training.batch_layout import batch_layout
-from training.checkpoint.layout import list_steps, resolve, step_dir
+from training.checkpoint.layout import abandon_after, list_steps, resolve, step_dir
 from training.config import Config, config_hash, differences, kind_of
 from training.devices import measured_matmul_flops, peak_flops, resolve_hardware, threads_per_rank
+from training.metrics import read_events
 from training.plan import make_plan, notices
 from training.recipes import Tables, load_config, make_config, merge, parse_overrides, to_toml
-from training.run_directory import RunDirectory, check_identity, make_record
+from training.run_directory import INIT_FROM, RunDirectory, check_identity, make_record
 
 if TYPE_CHECKING:
     from training.checkpoint.reader import Checkpoint
@@ -36,24 +37,31 @@ def start(
     batch_layout(asked)
     config, dataset = _with_data(resolve_hardware(asked))
     run = RunDirectory(run_path)
-    source = _resolve_checkpoint(init_from, config) if init_from else None
+    source = _sound_checkpoint(init_from, config) if init_from else None
+    if source:
+        dataset["init_from.hash"] = source.hash()
     recipe_config = load_config(recipe)
     difference = {name: list(pair) for name, pair in differences(recipe_config, asked).items()}
     record = make_record(config, recipe, list(assignments), difference, dataset)
     if source:
-        record["init_from"] = str(source)
+        record["init_from"] = {"checkpoint": str(source.path), "step": source.step}
     if run.config_path.is_file():
         check_identity(run, record["identity"])
         return run, _continue(run, config)
     _refuse_used(run_path)
     plan = make_plan(config, run_path, peak_flops=peak_of(config))
+    if source:
+        _link_tree(source.path, run_path / INIT_FROM / source.path.name)
     run.create(config, record, plan)
     return run, notices(plan)
 
 
-def resume(run_path: Path, assignments: Sequence[str]) -> tuple[RunDirectory, list[str]]:
+def resume(
+    run_path: Path, assignments: Sequence[str], from_step: int | None = None
+) -> tuple[RunDirectory, list[str]]:
     """Continue a run with schedule and placement fields changed by `assignments`.
 
+    `from_step` goes back to that step: later checkpoints are kept under another name, for a while.
     Raises ConfigError naming each identity field that was to be changed.
     """
     run = RunDirectory.existing(run_path)
@@ -72,7 +80,13 @@ def resume(run_path: Path, assignments: Sequence[str]) -> tuple[RunDirectory, li
         )
     config, dataset = _with_data(config, rebuild=True)
     check_identity(run, {**run.record()["identity"], **dataset})
-    return run, _continue(run, config)
+    told = _continue(run, config)
+    if from_step is not None:
+        attempt = sum(event["kind"] == "attempt_launched" for event in read_events(run.path))
+        abandoned = abandon_after(run.path, from_step, attempt)
+        told.append(f"going back to step {from_step}; later steps put aside: {abandoned or 'none'}")
+        run.event("went_back", told[-1], step=from_step, abandoned=abandoned)
+    return run, told
 
 
 def fork(run_path: Path, new_path: Path, assignments: Sequence[str]) -> tuple[RunDirectory, list[str]]:
@@ -91,6 +105,12 @@ def fork(run_path: Path, new_path: Path, assignments: Sequence[str]) -> tuple[Ru
     )
     batch_layout(config)
     _check_shapes(checkpoint, config)
+    if config.model.context != parent.config().model.context:
+        raise ConfigError(
+            f"model.context cannot change in a branch ({parent.config().model.context} in {parent.path}): "
+            "the data position counts windows of that length",
+            f"leave it, or start with the weights alone: --init-from {step_path}",
+        )
     _refuse_used(new_path)
     difference = {name: list(pair) for name, pair in differences(parent.config(), config).items()}
     record = make_record(config, parent.record().get("recipe", ""), list(assignments), difference, dataset)
@@ -101,11 +121,7 @@ def fork(run_path: Path, new_path: Path, assignments: Sequence[str]) -> tuple[Ru
     }
     plan = make_plan(config, new_path, peak_flops=peak_of(config))
     new = RunDirectory(new_path)
-    new.path.mkdir(parents=True, exist_ok=True)
-    copy = step_dir(new.path, checkpoint.step)
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(step_path, copy.with_name(f"{copy.name}.tmp-0"), copy_function=_link_or_copy)
-    copy.with_name(f"{copy.name}.tmp-0").rename(copy)
+    _link_tree(step_path, step_dir(new.path, checkpoint.step))
     new.create(config, record, plan)
     new.event("forked", f"forked from step {checkpoint.step} of {parent.path}", step=checkpoint.step)
     return new, notices(plan)
@@ -123,7 +139,11 @@ def _refuse_used(path: Path) -> None:
 
 def _override(config: Config, assignments: Sequence[str], run: RunDirectory) -> Config:
     tables: Tables = config.model_dump(mode="json")
-    return make_config(merge(tables, parse_overrides(assignments)), str(run.config_path))
+    overrides = parse_overrides(assignments)
+    if overrides.get("data", {}).keys() - {"path"}:
+        # Other data is asked for than what the path holds: it is built, and identified, anew.
+        tables["data"]["path"] = ""
+    return make_config(merge(tables, overrides), str(run.config_path))
 
 
 def _with_data(config: Config, *, rebuild: bool = False) -> tuple[Config, dict[str, Any]]:
@@ -170,6 +190,7 @@ def planned_vocab(config: Config) -> Config:
 
 def _continue(run: RunDirectory, config: Config) -> list[str]:
     """Record what changed since the run was last started, and take it on."""
+    run.begin_session()
     changes = differences(run.config(), config)
     if changes:
         text = ", ".join(f"{name} {before!r} -> {after!r}" for name, (before, after) in changes.items())
@@ -189,14 +210,14 @@ def _continue(run: RunDirectory, config: Config) -> list[str]:
     return []
 
 
-def _resolve_checkpoint(path: Path, config: Config) -> Path:
+def _sound_checkpoint(path: Path, config: Config) -> "Checkpoint":
+    """A checkpoint that was verified and fits the model."""
     from training.checkpoint.reader import Checkpoint
 
-    step_path = resolve(path).resolve()
-    checkpoint = Checkpoint.open(step_path)
+    checkpoint = Checkpoint.open(resolve(path).resolve())
     checkpoint.verify()
     _check_shapes(checkpoint, config)
-    return step_path
+    return checkpoint
 
 
 def _check_shapes(checkpoint: "Checkpoint", config: Config) -> None:
@@ -210,6 +231,15 @@ def _check_shapes(checkpoint: "Checkpoint", config: Config) -> None:
                 f"{stored.get(name, 'none')} in the checkpoint and {expected.get(name, 'none')} in the model",
                 "use the [model] settings that the checkpoint was trained with",
             )
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    """A copy of a finished checkpoint that appears whole, sharing its bytes where the disk allows."""
+    temporary = target.with_name(f"{target.name}.tmp-0")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source, temporary, copy_function=_link_or_copy)
+    temporary.rename(target)
 
 
 def _link_or_copy(source: str, target: str) -> str:

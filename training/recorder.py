@@ -1,11 +1,12 @@
 """What a worker tells the world: metrics and samples (rank 0), a heartbeat (every rank)."""
 
+import contextlib
+import json
 import os
-import threading
 import time
 from typing import Any
 
-from seedbed.files import append_line, write_json
+from seedbed.files import write_json
 from training.checkpoint.layout import retain
 from training.checkpoint.writer import SaveResult
 from training.config import Config
@@ -20,11 +21,11 @@ class Recorder:
 
     def __init__(self, run: RunDirectory, config: Config, rank: int, attempt: int) -> None:
         self.run, self.config, self.rank, self.attempt = run, config, rank, attempt
-        self.best_step: int | None = None
+        self.best: tuple[float, int] | None = None
+        """Validation loss and step of the best checkpoint that is on disk."""
         self._productive_s = 0.0
         self._worked_s = 0.0
         self._started = time.time()
-        self._lock = threading.Lock()
         self._last_beat = 0.0
         self._last_phase = ""
 
@@ -45,21 +46,19 @@ class Recorder:
     def row(self, kind: str, step: int, **values: Any) -> None:
         """Append one row of metrics."""
         if self.rank == 0:
-            row = {"kind": kind, "attempt": self.attempt, "step": step, "time": time.time(), **values}
-            with self._lock:
-                append_line(self.run.metrics_path, row)
+            self.run.metrics.append(
+                {"kind": kind, "attempt": self.attempt, "step": step, "time": time.time(), **values}
+            )
 
     def sample(self, step: int, prompt: str, text: str) -> None:
         """Append one continuation."""
         if self.rank == 0:
-            row = {"attempt": self.attempt, "step": step, "prompt": prompt, "text": text}
-            append_line(self.run.samples_path, row)
+            self.run.samples.append({"attempt": self.attempt, "step": step, "prompt": prompt, "text": text})
 
     def event(self, kind: str, message: str, **details: Any) -> None:
         """Append one event."""
         if self.rank == 0:
-            with self._lock:
-                self.run.event(kind, message, **details)
+            self.run.event(kind, message, **details)
 
     def saved(self, result: SaveResult) -> None:
         """Called from the writing thread when a save has ended."""
@@ -76,30 +75,32 @@ class Recorder:
             bytes=result.num_bytes,
         )
         settings = self.config.checkpoint
+        self.best = result.best
         try:
-            best = self.best_step if settings.keep_best else None
-            retain(self.run.path, settings.keep, settings.keep_every, best)
+            best_step = self.best[1] if self.best and settings.keep_best else None
+            retain(self.run.path, settings.keep, settings.keep_every, best_step)
         except OSError as error:
             self.event("retention_failed", f"old checkpoints could not be deleted: {error}")
 
-    def beat(self, step: int, phase: str, **details: Any) -> None:
+    def beat(self, step: int, phase: str) -> None:
         """Tell the supervisor what this rank is doing; at most once a second within one phase."""
         now = time.monotonic()
         if phase == self._last_phase and now - self._last_beat < HEARTBEAT_EVERY_S:
             return
         self._last_beat, self._last_phase = now, phase
-        value = {
-            "rank": self.rank,
-            "pid": os.getpid(),
-            "step": step,
-            "phase": phase,
-            "time": time.time(),
-            **details,
-        }
-        try:
-            write_json(self.run.heartbeat_path(self.rank), value, durable=False)
-            if self.rank == 0 and phase == "training":
-                self.run.write_status("running", step)
-        except OSError:
-            # A full disk must not stop training; the next beat tries again.
-            return
+        beat(self.run, self.rank, step, phase)
+        if self.rank == 0 and phase == "training":
+            self.run.write_status("running", step)
+
+
+def beat(run: RunDirectory, rank: int, step: int, phase: str, **details: Any) -> None:
+    """Replace the heartbeat of `rank`. A full disk must not stop training: the next beat tries again."""
+    value = {"rank": rank, "pid": os.getpid(), "step": step, "phase": phase, "time": time.time(), **details}
+    path = run.heartbeat_path(rank)
+    try:
+        write_json(path, value, durable=False)
+    except OSError:
+        # Last words must be heard on a full disk too: over the blocks that the file already has.
+        with contextlib.suppress(OSError), open(path, "r+b") as file:
+            file.write(json.dumps(value).encode())
+            file.truncate()

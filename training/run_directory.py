@@ -1,5 +1,6 @@
 """The run directory: where a run's configuration, records and state are, and who may write there."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -9,9 +10,12 @@ from typing import IO, Any
 
 import seedbed
 from seedbed.errors import ConfigError, UsageError
-from seedbed.files import append_line, digest_of, write_atomic, write_json
+from seedbed.files import Journal, digest_of, write_atomic, write_json
 from training.config import Config, config_hash, identity_of
 from training.recipes import make_config, parse_toml, to_toml
+
+INIT_FROM = "init-from"
+"""Folder of a run that holds the weights it was started from, if it was."""
 
 TERMINAL_STATES = ("finished", "preempted", "failed")
 
@@ -21,30 +25,21 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.events = Journal(path / "events.jsonl")
+        self.metrics = Journal(path / "metrics.jsonl")
+        self.samples = Journal(path / "samples.jsonl")
 
     @classmethod
     def existing(cls, path: Path) -> "RunDirectory":
         """Raises UsageError when `path` is not a run directory."""
         run = cls(path)
-        if not run.config_path.is_file():
+        if not is_run(path):
             raise UsageError(f"{path} is not a run directory", "give the directory of a run that was started")
         return run
 
     @property
     def config_path(self) -> Path:
         return self.path / "config.toml"
-
-    @property
-    def metrics_path(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def events_path(self) -> Path:
-        return self.path / "events.jsonl"
-
-    @property
-    def samples_path(self) -> Path:
-        return self.path / "samples.jsonl"
 
     @property
     def plan_path(self) -> Path:
@@ -70,13 +65,18 @@ class RunDirectory:
         return read_json(self.path / "status.json") or {"state": "unknown"}
 
     def write_status(self, state: str, step: int, message: str = "") -> None:
-        """Replace `status.json`."""
+        """Replace `status.json`, a mirror: what cannot be written is left as it was."""
         value = {"state": state, "step": step, "time": time.time(), "message": message}
-        write_json(self.path / "status.json", value)
+        with contextlib.suppress(OSError):
+            write_json(self.path / "status.json", value, durable=False)
 
     def event(self, kind: str, message: str, **details: Any) -> None:
         """Append one line to `events.jsonl`."""
-        append_line(self.events_path, {"time": time.time(), "kind": kind, "message": message, **details})
+        self.events.append({"time": time.time(), "kind": kind, "message": message, **details})
+
+    def begin_session(self) -> None:
+        """Mark the moment from which the run's wall time counts again."""
+        self.event("session_started", f"process {os.getpid()} takes the run on", pid=os.getpid())
 
     def create(self, config: Config, record: dict[str, Any], plan: dict[str, Any]) -> None:
         """Write what a new run starts from; `config.toml` comes last and makes it a run."""
@@ -85,6 +85,7 @@ class RunDirectory:
         write_json(self.plan_path, plan)
         write_json(self.path / "recipe.json", record)
         write_atomic(self.config_path, to_toml(config))
+        self.begin_session()
         self.event(
             "run_created", f"{record['recipe']} in {self.path.name}", config_hash=record["config_hash"]
         )
@@ -116,6 +117,11 @@ class RunDirectory:
         if [entry.name for entry in self.path.iterdir()] == ["run.lock"]:
             (self.path / "run.lock").unlink()
             self.path.rmdir()
+
+
+def is_run(path: Path) -> bool:
+    """Whether `path` is a run directory; a checkpoint also holds a config.toml, but no recipe.json."""
+    return (path / "config.toml").is_file() and (path / "recipe.json").is_file()
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -12,15 +12,16 @@ def learning_rate(step: int, config: Config) -> float:
     linear decay at the end (warm-up-stable-decay, Hu et al. 2024), down to `min_ratio` of the peak.
     """
     schedule, total = config.schedule, config.run.steps
-    if step <= schedule.warmup_steps:
-        return config.optimizer.lr * step / schedule.warmup_steps
+    warmup = math.ceil(schedule.warmup_share * total)
+    if step <= warmup:
+        return config.optimizer.lr * step / warmup
     floor = schedule.min_ratio
     share = 1.0
     if schedule.name == "cosine":
-        progress = (step - schedule.warmup_steps) / max(1, total - schedule.warmup_steps)
+        progress = (step - warmup) / max(1, total - warmup)
         share = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     elif schedule.name == "wsd":
-        decay_steps = schedule.decay_steps or max(1, total // 5)
+        decay_steps = schedule.decay_share * total
         progress = (step - (total - decay_steps)) / decay_steps
         share = 1 - (1 - floor) * min(1.0, max(0.0, progress))
     return config.optimizer.lr * share

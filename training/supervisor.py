@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,10 +28,20 @@ from training.run_directory import RunDirectory, read_json
 from training.tail import Tail
 
 POLL_S = 0.1
-STOP_GRACE_S = 120.0
 NO_PROGRESS_RESTARTS = 3
+SAME_REQUEST_S = 1.0
+# How long the fellows of a dead worker have to end by themselves and say what they saw.
+LAST_WORDS_S = 2.0
 # Nothing is gained by running these again: the same thing would happen.
 FINAL_CODES = (EXIT_OK, EXIT_USAGE, EXIT_DATA, EXIT_TRAINING, EXIT_PREEMPTED)
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """A stop that workers were asked for: until when, and how many requests it answers."""
+
+    deadline: float
+    requests: int
 
 
 class Supervisor:
@@ -45,41 +56,36 @@ class Supervisor:
         """Called while workers run; what a demonstration or a test uses to reach them."""
         self._workers: list[Worker] = []
         self._stop_requests = 0
+        self._last_stop_request = -SAME_REQUEST_S
 
     def supervise(self) -> None:
         """Returns when the last step is saved; raises Preempted, TrainingError or another SeedbedError."""
         previous = {s: signal.signal(s, self._request_stop) for s in (signal.SIGTERM, signal.SIGINT)}
-        self.run.event("session_started", "supervisor started", pid=os.getpid())
-        tails = (Tail(self.run.events_path), Tail(self.run.metrics_path))
+        tails = (Tail(self.run.events.path), Tail(self.run.metrics.path))
+        state, message = "failed", "the supervisor was interrupted"
         try:
             self._restart_until_done(tails)
+            state, message = "finished", ""
         except SeedbedError as error:
-            state = "preempted" if isinstance(error, Preempted) else "failed"
-            self._end(state, error.message)
-            raise
-        except BaseException:
-            self._end("failed", "the supervisor was interrupted")
+            state, message = "preempted" if isinstance(error, Preempted) else "failed", error.message
             raise
         finally:
+            # First the workers, then the last word on how the run ended.
             for worker in self._workers:
                 worker.kill()
+            step = int(read_json(self.run.heartbeat_path(0)).get("step", 0))
+            self.run.event(state, message or f"finished at step {step}", step=step)
+            self.run.write_status(state, step, message)
             self._show(tails)
             self.console.close()
             for number, handler in previous.items():
                 signal.signal(number, handler)
-        self._end("finished", "")
-
-    def _end(self, state: str, message: str) -> None:
-        step = int(read_json(self.run.heartbeat_path(0)).get("step", 0))
-        try:
-            self.run.event(state, message or f"finished at step {step}", step=step)
-            self.run.write_status(state, step, message)
-        except OSError:
-            # With the disk full the outcome still reaches the user through the exit code.
-            return
 
     def _request_stop(self, *_: Any) -> None:
-        self._stop_requests += 1
+        # One Ctrl-C can reach this process twice, from the terminal and from a parent.
+        if time.monotonic() - self._last_stop_request > SAME_REQUEST_S:
+            self._stop_requests += 1
+        self._last_stop_request = time.monotonic()
 
     def _restart_until_done(self, tails: tuple[Tail, Tail]) -> None:
         restarts = fruitless = 0
@@ -107,6 +113,8 @@ class Supervisor:
                     f"checkpoint; last: {reason}{self._last_words(rank)}",
                     f"read {self.run.log_path(rank)}; once the cause is mended, --resume {self.run.path}",
                 )
+            # The first restart is immediate; when nothing comes of it, storage or a host may need a moment.
+            time.sleep(min(30.0, 2.0**fruitless - 2.0) if fruitless > 1 else 0.0)
             restarts += 1
             self.run.event(
                 "restarted",
@@ -130,61 +138,69 @@ class Supervisor:
             path.unlink(missing_ok=True)
         rendezvous = self.run.path / "rendezvous.json"
         rendezvous.unlink(missing_ok=True)
-        ranks = range(self.config.engine.num_ranks)
-        self._workers = [self.launcher.start(self._spec(rank, attempt, rendezvous)) for rank in ranks]
-        stop_sent = 0
-        deadline = float("inf")
+        self._workers = []
+        for rank in range(self.config.engine.num_ranks):
+            self._workers.append(self.launcher.start(self._spec(rank, attempt, rendezvous)))
+        stopping: Stopping | None = None
         while True:
             codes = [worker.poll() for worker in self._workers]
             self._show(tails)
-            bad = [(w, c) for w, c in zip(self._workers, codes, strict=True) if c not in (None, 0)]
-            if bad and not (all(c == EXIT_PREEMPTED for _, c in bad) and None in codes):
-                return self._first_cause(bad)
             if all(code == 0 for code in codes):
                 return None
-            if self._stop_requests > stop_sent:
-                stop_sent = self._stop_requests
-                deadline = min(deadline, time.monotonic() + STOP_GRACE_S)
-                if stop_sent > 1 or time.monotonic() > deadline:
-                    raise Preempted(f"stopped at once; the newest checkpoint is step {self._newest_step()}")
+            saving = None in codes and {code for code in codes if code} == {EXIT_PREEMPTED}
+            if any(codes) and not saving:
+                return self._first_cause()
+            if self._stop_requests and stopping is None:
+                stopping = Stopping(time.monotonic() + self.config.run.stop_grace_s, self._stop_requests)
                 self.console.line("stopping: saving a checkpoint first (again to stop at once)")
                 for worker in self._workers:
                     worker.terminate()
-            if time.monotonic() > deadline:
-                raise Preempted(
-                    f"no save within {STOP_GRACE_S:.0f} s; the newest is step {self._newest_step()}"
-                )
+            if stopping and self._stop_requests > stopping.requests:
+                raise self._stopped("at once")
+            if stopping and time.monotonic() > stopping.deadline:
+                raise self._stopped("without another save in time")
             if self.on_poll is not None:
                 self.on_poll(self._workers)
             time.sleep(POLL_S)
 
-    def _first_cause(self, bad: list[tuple[Worker, int]]) -> tuple[Worker, int]:
+    def _first_cause(self) -> tuple[Worker, int]:
         """Of the workers that died, the one that the others died of.
 
-        By a signal, by an explained error, or else by the error that came first: a rank whose fellow is
-        gone fails in its next collective.
+        By SIGKILL or SIGTERM from outside, by an explained error, or else by whatever came first: a rank
+        whose fellow is gone fails in its next collective.
         """
+        deadline = time.monotonic() + LAST_WORDS_S
+        while None in [worker.poll() for worker in self._workers] and time.monotonic() < deadline:
+            time.sleep(POLL_S / 4)
+        dead = [(worker, code) for worker in self._workers if (code := worker.poll())]
         for worker in self._workers:
             worker.kill()
-        killed = [(w, c) for w, c in bad if c < 0]
-        explained = [(w, c) for w, c in bad if c in FINAL_CODES]
-        return min(killed or explained or bad, key=lambda death: self._failed_at(death[0]))
+        killed = [(w, c) for w, c in dead if c in (-signal.SIGKILL, -signal.SIGTERM)]
+        explained = [(w, c) for w, c in dead if c in FINAL_CODES]
+        return min(killed or explained or dead, key=lambda death: self._failed_at(death[0]))
 
     def _failed_at(self, worker: Worker) -> float:
         return float(read_json(self.run.heartbeat_path(_rank_of(worker))).get("failed_at", float("inf")))
 
     def _raise_if_final(self, worker: Worker, code: int) -> None:
-        if self._stop_requests or code == EXIT_PREEMPTED:
-            newest = self._newest_step()
-            saved = f"step {newest} is saved" if newest >= 0 else "nothing had been saved yet"
-            raise Preempted(f"stopped; {saved}", f"go on with: seedbed train --resume {self.run.path}")
-        if code in FINAL_CODES:
+        if code in FINAL_CODES and code != EXIT_PREEMPTED:
             rank = _rank_of(worker)
             words = read_json(self.run.heartbeat_path(rank)).get("error", "")
             message, _, fix = words.partition("\n  fix: ")
             error = SeedbedError(message or _death(worker, code), fix or f"read {self.run.log_path(rank)}")
             error.exit_code = code
             raise error
+        if self._stop_requests or code == EXIT_PREEMPTED:
+            raise self._stopped()
+
+    def _stopped(self, how: str = "") -> SeedbedError:
+        """Exit code 5 says that a checkpoint holds what was done; without any it is not 5."""
+        newest = self._newest_step()
+        text = f"stopped {how}".rstrip()
+        again = f"seedbed train --resume {self.run.path}"
+        if newest < 0:
+            return SeedbedError(f"{text}, before anything was saved", f"begin again with: {again}")
+        return Preempted(f"{text}; step {newest} is saved", f"go on with: {again}")
 
     def _last_words(self, rank: int) -> str:
         words = read_json(self.run.heartbeat_path(rank)).get("error", "")

@@ -2,23 +2,19 @@
 
 import math
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from data.batches import Batch, WindowStream
 from data.shards import Dataset
-from data.tokenizers import load_tokenizer
-from models.generation.sampler import SamplingOptions, choose
 from models.initialization import initial_values
 from models.sizes import flops_per_token
 from models.transformer import Transformer
-from seedbed.errors import CheckpointError, SeedbedError, TrainingError
-from seedbed.randomness import seed64, uniform_of
+from seedbed.errors import SeedbedError, TrainingError
+from seedbed.randomness import seed64
 from training.batch_layout import BatchLayout, batch_layout
-from training.checkpoint import layout as steps
-from training.checkpoint.reader import Checkpoint
 from training.checkpoint.writer import Saver, library_versions
 from training.config import Config
 from training.devices import memory_bytes, peak_flops
@@ -30,19 +26,7 @@ from training.recipes import to_toml
 from training.recorder import Recorder
 from training.run_directory import RunDirectory
 from training.schedules import learning_rate
-
-
-@dataclass
-class TrainState:
-    """All that a resume needs beside tensors."""
-
-    step: int = 0
-    position: int = 0
-    """Samples consumed: the data of the next step begins here."""
-    best_loss: float | None = None
-    best_step: int | None = None
-    validated: float | None = field(default=None, compare=False)
-    """Validation loss of the current step, if it was measured."""
+from training.state import TrainState
 
 
 class Trainer:
@@ -55,12 +39,12 @@ class Trainer:
         self.recorder.beat(0, "starting")
         self.objective = CausalLM()
         self.layout: BatchLayout = batch_layout(self.config)
-        dataset = Dataset.open(Path(self.config.data.path))
+        self.dataset = Dataset.open(Path(self.config.data.path))
+        self.tokenizer = self.dataset.tokenizer()
+        self.token_bytes = self.tokenizer.byte_lengths()
         seed, context = self.config.run.seed, self.config.model.context
-        self.train_data = WindowStream(dataset.split("train"), context, seed)
-        self.holdout = dataset.split("holdout")
-        self.holdout_data = WindowStream(self.holdout, context, seed, shuffle=False)
-        self.dataset = dataset
+        self.train_data = WindowStream(self.dataset.split("train"), context, seed)
+        self.holdout_data = WindowStream(self.dataset.split("holdout"), context, seed)
         self.baseline_bytes = memory_bytes(group.device)
         self.engine: Engine = ENGINES[self.config.engine.name].prepare(
             lambda: Transformer(self.config.model),
@@ -78,7 +62,7 @@ class Trainer:
             self._agree_on_nonce(),
             {
                 "config.toml": to_toml(self.config).encode(),
-                "tokenizer.json": (dataset.path / "tokenizer.json").read_bytes(),
+                "tokenizer.json": self.tokenizer.to_json().encode(),
             },
             self.recorder.saved,
         )
@@ -90,7 +74,7 @@ class Trainer:
         nonce = f"{int(self.engine.sum_over_ranks([own])[0]):x}"
         if self.group.rank == 0:
             path.write_text(nonce, encoding="utf-8")
-        self.engine.sum_over_ranks([0.0])
+        self.engine.barrier()
         sees = path.is_file() and path.read_text(encoding="utf-8") == nonce
         blind = self.engine.sum_over_ranks(
             [float(not sees and r == self.group.rank) for r in range(self.group.num_ranks)]
@@ -103,80 +87,29 @@ class Trainer:
             )
         return nonce
 
-    def restore(self) -> TrainState:
-        """Load the newest sound checkpoint, alike on all ranks; damaged ones are put aside."""
-        while (step := self._newest_step()) is not None:
-            path = steps.step_dir(self.run.path, step)
-            checkpoint, problem = self._try_load(path)
-            if checkpoint is not None:
-                trainer = checkpoint.manifest["trainer"]
-                state = TrainState(step, checkpoint.position, trainer["best_loss"], trainer["best_step"])
-                self._begin(state, f"resumed from step {step}")
-                return state
-            if self.group.rank == 0:
-                aside = steps.quarantine(path)
-                self.recorder.event(
-                    "checkpoint_quarantined",
-                    f"step {step} is damaged: {problem}",
-                    step=step,
-                    moved_to=aside.name,
-                )
-            self.engine.initialize()
-            self.engine.sum_over_ranks([0.0])
-        state = TrainState()
-        init_from = self.run.record().get("init_from")
-        if init_from:
-            self.engine.load_state(Checkpoint.open(Path(init_from)).read, optimizer=False)
-        self._begin(
-            state, f"started with weights of {init_from}" if init_from else "started from initial weights"
-        )
-        return state
-
-    def _newest_step(self) -> int | None:
-        """The newest step with a manifest, as rank 0 sees it."""
-        found = steps.list_steps(self.run.path) if self.group.rank == 0 else []
-        step = int(self.engine.sum_over_ranks([float(found[-1] + 1) if found else 0.0])[0]) - 1
-        return step if step >= 0 else None
-
-    def _try_load(self, path: Path) -> tuple[Checkpoint | None, str]:
-        """(the checkpoint, "") when every rank could load it, else (None, why not on this rank)."""
-        problem, checkpoint = "", None
-        try:
-            checkpoint = Checkpoint.open(path)
-            self.engine.load_state(checkpoint.read)
-        except (CheckpointError, OSError) as error:
-            problem = str(error)
-        failures = self.engine.sum_over_ranks([1.0 if problem else 0.0])[0]
-        if failures:
-            return None, problem or f"{failures:.0f} other rank(s) could not read their part"
-        return checkpoint, ""
-
-    def _begin(self, state: TrainState, message: str) -> None:
-        if self.group.rank == 0:
-            steps.remove_leftovers(self.run.path)
-            steps.abandon_after(self.run.path, state.step, self.recorder.attempt)
-        self.recorder.best_step = state.best_step
-        self.recorder.begin(
-            state.step,
-            message,
-            num_ranks=self.group.num_ranks,
-            peak_flops=self.peak_flops,
-            peak_source=self.peak_source,
-            baseline_bytes=self.baseline_bytes,
-        )
-        self.engine.sum_over_ranks([0.0])
-
-    def micro_batch(self, stream: WindowStream, position: int, index: int | None) -> TensorBatch:
-        """Micro-batch `index` of the global batch at `position`; None gives one of weight zero."""
-        size = self.layout.micro_batch_size
-        batch: Batch = stream.batch(position + (index or 0) * size, size)
+    def batch(self, stream: WindowStream, position: int) -> TensorBatch:
+        """The micro-batch that begins at `position` of `stream`, on this rank's device."""
+        batch: Batch = stream.batch(position, self.layout.micro_batch_size)
         device = self.group.device
-        weights = torch.from_numpy(batch.weights)
         return TensorBatch(
             torch.from_numpy(batch.tokens).to(device),
             torch.from_numpy(batch.targets).to(device),
-            (weights if index is not None else torch.zeros_like(weights)).to(device),
+            torch.from_numpy(batch.weights).to(device),
         )
+
+    def tokens(self, state: TrainState) -> int:
+        """Tokens that the run has learnt from."""
+        return state.position * self.config.model.context
+
+    def world(self) -> dict[str, Any]:
+        """What bits depend on beside the identity: recorded with every checkpoint, compared on resume."""
+        return {
+            "engine": self.config.engine.name,
+            "num_ranks": self.group.num_ranks,
+            "threads_per_rank": torch.get_num_threads(),
+            "device": self.group.device.type,
+            "library_versions": library_versions(),
+        }
 
     def train_step(self, state: TrainState) -> bool:
         """One optimizer step, which advances `state`; returns whether some rank was asked to stop."""
@@ -187,7 +120,10 @@ class Trainer:
         for turn in range(self.layout.turns):
             index = self.layout.micro_batch(rank, turn)
             data_started = time.perf_counter()
-            batch = self.micro_batch(self.train_data, state.position, index)
+            size = self.layout.micro_batch_size
+            batch = self.batch(self.train_data, state.position + (index or 0) * size)
+            if index is None:
+                batch.weights.zero_()
             data_s += time.perf_counter() - data_started
             if self.config.model.dropout:
                 torch.manual_seed(seed64(self.config.run.seed, "dropout", state.position, index or 0))
@@ -206,7 +142,7 @@ class Trainer:
         if not (math.isfinite(loss_mean) and math.isfinite(norm)):
             raise TrainingError(
                 f"step {step}: loss {loss_mean}, gradient norm {norm}; nothing was updated by this step",
-                "lower optimizer.lr, lengthen schedule.warmup_steps, or look at the samples from position "
+                "lower optimizer.lr, raise schedule.warmup_share, or look at the samples from position "
                 f"{state.position} to {state.position + self.layout.samples_per_step - 1}",
             )
         state.step, state.position, state.validated = (
@@ -227,7 +163,7 @@ class Trainer:
             "train",
             state.step,
             position=state.position,
-            tokens=state.step * self.config.batch.tokens_per_step,
+            tokens=self.tokens(state),
             loss=loss,
             grad_norm=norm,
             lr=lr,
@@ -241,77 +177,54 @@ class Trainer:
             epoch=state.position / self.train_data.num_windows,
         )
 
-    def validate(self, state: TrainState) -> None:
-        """Loss on fixed held-out windows, and a continuation of the prompt."""
-        started = time.perf_counter()
-        self.recorder.beat(state.step, "evaluating")
-        size = self.layout.micro_batch_size
-        num_micro = max(1, min(self.config.eval.num_samples, self.holdout_data.num_windows) // size)
-        totals = [0.0, 0.0]
-        for turn in range(-(-num_micro // self.group.num_ranks)):
-            index = turn * self.group.num_ranks + self.group.rank
-            batch = self.micro_batch(self.holdout_data, 0, index if index < num_micro else None)
-            loss, weight = self.engine.evaluate(self.objective, batch)
-            totals[0] += loss.item()
-            totals[1] += weight.item()
-        loss_sum, weight_sum = self.engine.sum_over_ranks(totals)
-        state.validated = loss_sum / weight_sum
-        # Tokens to bytes by the held-out split as a whole, each document's end mark included.
-        bits_per_byte = state.validated / math.log(2) * self.holdout.num_tokens / self.holdout.utf8_bytes
-        self.recorder.row(
-            "eval",
-            state.step,
-            tokens=state.step * self.config.batch.tokens_per_step,
-            val_loss=state.validated,
-            val_bits_per_byte=bits_per_byte,
-            eval_s=time.perf_counter() - started,
-        )
-        if self.config.eval.prompt:
-            self._continue_prompt(state.step)
-
-    def _continue_prompt(self, step: int) -> None:
-        tokenizer = load_tokenizer(self.dataset.path / "tokenizer.json")
-        prompt = tokenizer.encode(self.config.eval.prompt)[-self.config.model.context // 2 :]
-        tokens, options = list(prompt), SamplingOptions(temperature=0.8, top_p=0.95)
-        room = self.config.model.context - len(tokens)
-        for count in range(min(room, self.config.eval.sample_tokens)):
-            logits = self.engine.logits(torch.tensor([tokens], device=self.group.device))
-            tokens.append(choose(logits[0, -1].float(), options, uniform_of(0, "sample", count)))
-        self.recorder.sample(step, self.config.eval.prompt, tokenizer.decode(tokens[len(prompt) :]))
-
     def save(self, state: TrainState) -> None:
-        """Start saving this step; blocks only while tensors are copied."""
+        """Start saving this step; blocks until the save before it is done and tensors are copied."""
+        started = time.perf_counter()
         self.recorder.beat(state.step, "saving")
         self._settle_save()
-        if state.validated is not None and (state.best_loss is None or state.validated < state.best_loss):
-            state.best_loss, state.best_step = state.validated, state.step
-        self.recorder.best_step = state.best_step
+        best = self.recorder.best
+        if state.validated is not None and (best is None or state.validated < best[0]):
+            best = (state.validated, state.step)
         record = self.run.record()
-        self.saver.save(
-            self.engine.state(),
-            {
-                "step": state.step,
-                "position": state.position,
-                "attempt": self.recorder.attempt,
-                "world": {"engine": self.config.engine.name, "num_ranks": self.group.num_ranks},
-                "config_hash": record.get("config_hash"),
-                "identity_hash": record.get("identity_hash"),
-                "dataset_digest": self.dataset.digest,
-                "tokenizer_fingerprint": self.dataset.tokenizer_fingerprint,
-                "library_versions": library_versions(),
-                "trainer": {"best_loss": state.best_loss, "best_step": state.best_step},
-            },
-        )
+        manifest = {
+            "step": state.step,
+            "position": state.position,
+            "attempt": self.recorder.attempt,
+            "world": self.world(),
+            "config_hash": record.get("config_hash"),
+            "identity_hash": record.get("identity_hash"),
+            "dataset_digest": self.dataset.digest,
+            "tokenizer_fingerprint": self.dataset.tokenizer_fingerprint,
+            "trainer": {"best": best},
+        }
+        self.saver.save(self.engine.state(), manifest, started)
 
-    def _settle_save(self) -> None:
-        """Agree on how the save under way ended, so that rank 0 waits for no part that will not come."""
+    def _settle_save(self) -> bool:
+        """Agree on how the save under way ended, so that rank 0 waits for no part that will not come.
+
+        Returns whether it succeeded; what a failed one left behind is deleted.
+        """
         self.saver.wait_written()
-        if self.engine.sum_over_ranks([float(bool(self.saver.own_failure))])[0]:
+        if self._any_rank(bool(self.saver.own_failure)):
             self.saver.abort()
         self.saver.wait()
+        # Rank 0 may have failed later than in its own part: when it put the parts together.
+        failed = self._any_rank(bool(self.saver.own_failure))
+        if failed and self.group.rank == 0:
+            self.saver.remove_leftovers()
+        return not failed
+
+    def _any_rank(self, flag: bool) -> bool:
+        return self.engine.sum_over_ranks([float(flag)])[0] > 0
 
     def finish(self, state: TrainState, phase: str) -> None:
-        """Wait for the last save, on all ranks."""
-        self._settle_save()
-        self.engine.sum_over_ranks([0.0])
+        """Wait until the last step is on disk, on all ranks; raises TrainingError when it cannot be."""
+        if not self._settle_save():
+            self.save(state)
+            if not self._settle_save():
+                raise TrainingError(
+                    f"step {state.step} is trained but could not be saved: "
+                    f"{self.saver.own_failure or 'another rank could not write its part'}",
+                    f"free some disk space, then: seedbed train --resume {self.run.path}",
+                )
         self.recorder.beat(state.step, phase)

@@ -1,6 +1,7 @@
 """A training worker: `python -P -m training.worker`, started by the supervisor, one per rank."""
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -13,7 +14,7 @@ from seedbed.errors import EXIT_OTHER, Preempted, SeedbedError
 from training.devices import threads_per_rank
 from training.loop import fit
 from training.processes import StopFlag, process_group, stop_when_parent_dies
-from training.recorder import Recorder
+from training.recorder import beat
 from training.run_directory import RunDirectory
 from training.trainer import Trainer
 
@@ -26,34 +27,39 @@ def main() -> int:
     stop = StopFlag()
     stop_when_parent_dies(options.parent_pid)
     run = RunDirectory(Path(options.run_dir))
-    config = run.config()
-    torch.set_num_threads(threads_per_rank(config.engine))
     # Denormal numbers in a fresh model's moments make CPU arithmetic several times slower.
     torch.set_flush_denormal(True)
     torch.use_deterministic_algorithms(True, warn_only=True)
     rendezvous = Path(options.rendezvous)
     try:
+        config = run.config()
+        torch.set_num_threads(threads_per_rank(config.engine))
         with process_group(
             options.rank, config.engine.num_ranks, config.engine.device, rendezvous, COLLECTIVE_TIMEOUT_S
         ) as group:
             fit(Trainer(run, group, options.attempt, stop))
     except Preempted as stopped:
-        print(stopped, flush=True)
+        say(str(stopped))
         return stopped.exit_code
     except SeedbedError as error:
         return _failed(run, options.rank, options.attempt, error, error.exit_code)
     except Exception as error:
-        traceback.print_exc()
+        say(traceback.format_exc())
         return _failed(run, options.rank, options.attempt, error, EXIT_OTHER)
     return 0
 
 
 def _failed(run: RunDirectory, rank: int, attempt: int, error: Exception, code: int) -> int:
-    print(f"rank {rank}: {error}", file=sys.stderr, flush=True)
+    say(f"rank {rank}: {error}")
     step = int(run.status().get("step", 0))
-    recorder = Recorder(run, run.config(), rank, attempt)
-    recorder.beat(step, "failed", error=str(error), code=code, failed_at=time.time())
+    beat(run, rank, step, "failed", attempt=attempt, error=str(error), code=code, failed_at=time.time())
     return code
+
+
+def say(text: str) -> None:
+    """Write to the log, unless its disk is full: the exit code must not depend on that."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     exit_code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
     # Threads of a broken process group must not keep a worker alive that has nothing left to do.
     os._exit(exit_code)

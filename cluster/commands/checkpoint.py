@@ -56,8 +56,7 @@ def verify(checkpoint: RunOrStep, json: Json = False) -> None:
     from training.checkpoint import layout
     from training.checkpoint.reader import Checkpoint
 
-    is_run = (checkpoint / "config.toml").is_file() and not (checkpoint / layout.MANIFEST).is_file()
-    steps = [layout.step_dir(checkpoint, s) for s in layout.list_steps(checkpoint)] if is_run else []
+    steps = [layout.step_dir(checkpoint, s) for s in layout.list_steps(checkpoint)]
     rows = []
     for path in steps or [layout.resolve(checkpoint)]:
         try:

@@ -18,7 +18,10 @@ def train(
     run_dir: Annotated[
         Path | None, typer.Option("--run-dir", help="Where the run lives. Default: runs/RECIPE-TIME.")
     ] = None,
-    resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Continue this run.")] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option("--resume", metavar="RUN", help="Continue this run, or go back to this step-N of it."),
+    ] = None,
     fork: Annotated[
         Path | None,
         typer.Option(
@@ -51,7 +54,7 @@ def train(
             if resume is not None and fork is not None:
                 run, notices = prepare.fork(resume, path, sets or [])
             elif resume is not None:
-                run, notices = prepare.resume(path, sets or [])
+                run, notices = prepare.resume(path, sets or [], _run_and_step(resume)[1])
             else:
                 run, notices = prepare.start(str(recipe), sets or [], path, init_from)
         except BaseException:
@@ -84,9 +87,19 @@ def _run_path(
         if value is not None:
             raise UsageError(f"--resume and {flag} contradict each other", f"leave out {flag}")
     if fork is None:
-        RunDirectory.existing(resume)
-        return resume
+        path, _ = _run_and_step(resume)
+        RunDirectory.existing(path)
+        return path
     return fork
+
+
+def _run_and_step(path: Path) -> tuple[Path, int | None]:
+    """A run directory, or the one that a checkpoints/step-N belongs to, with N."""
+    from training.checkpoint.layout import MANIFEST, run_of
+
+    if (path / MANIFEST).is_file() and path.name.startswith("step-"):
+        return run_of(path), int(path.name.removeprefix("step-"))
+    return path, None
 
 
 def _summary_text(summary: dict[str, Any]) -> str:
@@ -128,9 +141,9 @@ def plan(
     from cluster.render import measured_text, plan_text
     from training.plan import make_plan, notices
     from training.prepare import peak_of
-    from training.run_directory import RunDirectory, read_json
+    from training.run_directory import RunDirectory, is_run, read_json
 
-    if Path(recipe, "config.toml").is_file():
+    if is_run(Path(recipe)):
         if sets:
             raise UsageError(
                 "a run's plan is what it was started with", "leave out --set, or plan the recipe"

@@ -16,7 +16,6 @@ def test_the_demonstration_heals_itself_scores_and_reports(seedbed_cli, tmp_path
         "model.context": 64,
         "batch.micro_batch_size": 4,
         "batch.tokens_per_step": 512,
-        "schedule.warmup_steps": 5,
         "checkpoint.every_steps": 10,
         "eval.every_steps": 30,
     }

@@ -129,13 +129,15 @@ def reference(tmp_path_factory):
         optimizer.step()
         optimizer.zero_grad()
     after = {name: p.detach().clone() for name, p in model.named_parameters()}
-    return folder, initial, after, norms, losses
+    with torch.no_grad():
+        evaluated = CausalLM().loss(model, TensorBatch(tokens, targets, weights)).total.item()
+    return folder, initial, after, norms, losses, evaluated
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3])
 def test_any_number_of_ranks_computes_what_one_plain_process_does(reference, num_ranks):
     """Another number of GPUs would train another model."""
-    folder, initial, after, norms, losses = reference
+    folder, initial, after, norms, losses, evaluated = reference
     outputs = run_ranks(folder, num_ranks)
     for name, values in assemble(outputs, "initial").items():
         assert torch.equal(values, initial[name.removeprefix("model/")]), name
@@ -143,6 +145,7 @@ def test_any_number_of_ranks_computes_what_one_plain_process_does(reference, num
         assert output["losses"] == pytest.approx(losses, abs=1e-6)
         assert output["norms"] == pytest.approx(norms, rel=1e-5)
         assert output["logits"] == outputs[0]["logits"]
+        assert output["evaluated"] == pytest.approx(evaluated, rel=1e-6)
     state = assemble(outputs, "after")
     assert {name for name in state if name.startswith("model/")} == {f"model/{name}" for name in initial}
     moments = {name.rsplit("/", 1)[1] for name in state if name.startswith("optimizer/")}

@@ -1,5 +1,6 @@
 """The command line as a user meets it: every command, in both forms, and everything that can be wrong."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from tests.conftest import ROOT, run_command
 from training.checkpoint import layout
 from training.metrics import read_events, surviving_rows
 
+SEEDBED = str(Path(sys.executable).with_name("seedbed"))
 TINY = {
     "run.steps": 6,
     "model.num_layers": 1,
@@ -23,7 +25,6 @@ TINY = {
     "model.context": 64,
     "batch.micro_batch_size": 2,
     "batch.tokens_per_step": 256,
-    "schedule.warmup_steps": 1,
     "checkpoint.every_steps": 2,
     "eval.every_steps": 3,
     "eval.num_samples": 4,
@@ -127,7 +128,7 @@ def test_generated_text_is_a_function_of_the_seed(seedbed_cli, run):
         (
             ["train", "gpt-demo", "--run-dir", "x", "--set", "model.vocab_size=100"],
             2,
-            "4096 tokens of the tokenizer",
+            "2048 tokens of the",
         ),
         (["train", "gpt-demo", "--run-dir", "x", "--set", "engine.num_ranks=64"], 2, "micro-batch"),
         (
@@ -215,11 +216,13 @@ def test_training_and_sampling_need_only_the_core_packages(seedbed_cli, tmp_path
     (hook / "sitecustomize.py").write_text(
         "import sys\n"
         f"BLOCKED = {set(blocked)!r}\n"
-        "class Block:\n"
+        "class Without:\n"
+        "    def __init__(self, finder): self.finder = finder\n"
+        "    def __getattr__(self, name): return getattr(self.finder, name)\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in BLOCKED:\n"
-        "            raise ImportError(name + ' is blocked')\n"
-        "sys.meta_path.insert(0, Block())\n"
+        "        if name.split('.')[0] not in BLOCKED:\n"
+        "            return self.finder.find_spec(name, path, target)\n"
+        "sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]\n"
     )
     env = {"PYTHONPATH": str(hook)}
     outcome = seedbed_cli("train", "gpt-demo", "--run-dir", "r", *sets(tracking__mlflow="true"), env=env)
@@ -295,47 +298,70 @@ def test_installed_from_a_wheel_it_trains_in_a_folder_with_the_users_own_data_an
     assert found.count(str(environment)) == 2
 
 
-@pytest.mark.root
-def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path):
-    """Training would die of a disk that someone else filled, or leave half a checkpoint behind."""
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 16 MiB, as a run directory's parent."""
     if os.geteuid() != 0:
         pytest.skip("needs root: mounts a small file system")
-    run = tmp_path / "run"
-    checkpoints = run / "checkpoints"
-    checkpoints.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", checkpoints], check=True)
-    process = None
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk], check=True)
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+def fill(disk: Path) -> Path:
+    filler = disk / "filler"
+    with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+    return filler
+
+
+@pytest.mark.root
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(small_disk):
+    """Training would die of a disk that someone else filled, or leave half a checkpoint behind."""
+    run = small_disk / "run"
+    changes = sets(run__steps=600, checkpoint__every_steps=20, eval__every_steps=0)
+    process = subprocess.Popen([SEEDBED, "train", "gpt-demo", "--run-dir", str(run), *changes])
     try:
-        (run / "checkpoints" / "filler").touch()
-        shutil.rmtree(run / "other", ignore_errors=True)
-        command = [str(Path(sys.executable).with_name("seedbed")), "train", "gpt-demo", "--run-dir", str(run)]
-        process = subprocess.Popen(
-            [*command, *sets(run__steps=400, checkpoint__every_steps=20, eval__every_steps=0)]
-        )
         _wait(lambda: layout.list_steps(run), process)
-        filler = checkpoints / "filler"
-        with open(filler, "wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(b"x" * 65536)
-            except OSError:
-                pass
-        _wait(lambda: any(e["kind"] == "checkpoint_failed" for e in read_events(run)), process)
-        failed = [event for event in read_events(run) if event["kind"] == "checkpoint_failed"]
-        assert "No space left" in failed[0]["message"] or "another rank" in failed[0]["message"]
-        kept = layout.list_steps(run)
-        assert kept, "the previous checkpoint stays"
-        verify = [str(Path(sys.executable).with_name("seedbed")), "checkpoint", "verify", str(run)]
-        assert subprocess.run(verify, check=False).returncode == 0
+        filler = fill(small_disk)
+        kept, since = layout.list_steps(run), time.monotonic()
+        _wait(lambda: time.monotonic() - since > 4, process)
+        assert set(layout.list_steps(run)) >= set(kept[-1:]), "the previous checkpoint stays"
+        assert subprocess.run([SEEDBED, "checkpoint", "verify", str(run)], check=False).returncode == 0
         filler.unlink()
         assert process.wait(timeout=120) == 0
-        assert layout.list_steps(run)[-1] == 400
     finally:
-        if process is not None and process.poll() is None:
-            process.kill()
-            process.wait()
-            time.sleep(1)
-        subprocess.run(["umount", "-l", checkpoints], check=True)
+        process.kill()
+        process.wait()
+    assert layout.list_steps(run)[-1] == 600
+    failed = [event for event in read_events(run) if event["kind"] == "checkpoint_failed"]
+    assert "No space left" in failed[0]["message"]
+    steps = [row["step"] for row in surviving_rows(run) if row["kind"] == "train"]
+    assert steps == list(range(1, 601)), "what could not be written at the time was written later"
+    assert not list((run / "checkpoints").glob("*.tmp-*"))
+
+
+@pytest.mark.root
+def test_a_last_step_that_cannot_be_saved_is_not_called_finished(small_disk):
+    """A script would go on to the next stage with an older model."""
+    run = small_disk / "run"
+    changes = sets(run__steps=400, checkpoint__every_steps=40, eval__every_steps=0)
+    process = subprocess.Popen(
+        [SEEDBED, "train", "gpt-demo", "--run-dir", str(run), *changes], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        _wait(lambda: layout.list_steps(run), process)
+        fill(small_disk)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 4, errors
+    assert "step 400 is trained but could not be saved" in errors
+    assert "No space left" in errors
 
 
 def _wait(condition, process: subprocess.Popen) -> None:

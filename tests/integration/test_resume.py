@@ -28,7 +28,6 @@ SETTINGS = {
     "model.dropout": 0.1,
     "batch.micro_batch_size": 2,
     "batch.tokens_per_step": 640,
-    "schedule.warmup_steps": 3,
     "checkpoint.every_steps": 5,
     "checkpoint.keep": 6,
     "eval.every_steps": 10,
@@ -226,10 +225,34 @@ def test_damaged_steps_are_put_aside_one_by_one_until_a_sound_one_is_found(tmp_p
     assert str(sound) not in told
     output = resume(run)
     for path in damaged:
-        assert f"{path.name.replace('-', ' ')} is damaged" in output
+        assert f"{path.name.replace('-', ' ')} is damaged and was put aside" in output
         assert (layout.checkpoints_dir(run) / f"quarantined-1-{path.name}").exists()
     assert f"resumed from {sound.name.replace('-', ' ')}" in output
     assert full_hash(run) == full_hash(undisturbed)
+
+
+def test_when_no_sound_checkpoint_is_left_the_run_does_not_start_over_by_itself(tmp_path, undisturbed):
+    """A hundred hours of training would be replaced by initial weights, with exit code 0."""
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed, run)
+    for step in layout.list_steps(run):
+        (layout.step_dir(run, step) / "rank-0.safetensors").write_bytes(b"")
+    for _ in range(2):
+        output = resume(run, code=3)
+        assert "no sound checkpoint left" in output
+    assert RunDirectory(run).status()["state"] == "failed"
+
+
+def test_going_back_to_a_step_sets_the_later_ones_aside_and_gives_the_same_bits(tmp_path, undisturbed):
+    """Later steps would be mixed with new ones, or an earlier step could not be returned to."""
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed, run)
+    back = layout.list_steps(run)[2]
+    output = finish(start("train", "--resume", layout.step_dir(run, back)))
+    assert f"resumed from step {back}" in output
+    assert full_hash(run) == full_hash(undisturbed)
+    chain = [row["step"] for row in surviving_rows(run) if row["kind"] == "train"]
+    assert chain == list(range(1, STEPS + 1))
 
 
 def test_identity_may_not_change_on_resume_but_schedule_and_placement_may(tmp_path, undisturbed):
@@ -237,8 +260,9 @@ def test_identity_may_not_change_on_resume_but_schedule_and_placement_may(tmp_pa
     run = tmp_path / "run"
     shutil.copytree(undisturbed, run)
     output = resume(run, "--set", "optimizer.lr=0.5", code=2)
-    assert "optimizer.lr: 0.003 in the run, 0.5 asked" in output
+    assert "optimizer.lr: 0.0025 in the run, 0.5 asked" in output
     assert "--fork" in output
+    assert "data.digest" in resume(run, "--set", "data.vocab_size=1000", code=2)
     output = train(run, code=2, run__seed=7)
     assert "run.seed: 0 in the run, 7 now" in output
     resume(run, "--set", f"run.steps={STEPS + 4}", "--set", "engine.num_ranks=1")
@@ -259,7 +283,7 @@ def test_fork_branches_off_and_init_from_takes_weights_alone(tmp_path, undisturb
     assert f"resumed from step {STEPS}" in output
     record = RunDirectory(branch).record()
     assert record["forked_from"]["step"] == STEPS
-    assert record["difference"]["optimizer.lr"] == [0.003, 1e-5]
+    assert record["difference"]["optimizer.lr"] == [0.0025, 1e-5]
     assert full_hash(undisturbed) == before
 
     fresh = tmp_path / "fresh"
@@ -272,6 +296,8 @@ def test_fork_branches_off_and_init_from_takes_weights_alone(tmp_path, undisturb
 
     output = train(tmp_path / "other", "--init-from", undisturbed, code=2, model__width=64)
     assert "does not fit [model]" in output
+    output = train(fresh, code=2, run__steps=4)
+    assert "init_from.hash" in output, "weights to start from are part of what a run is"
 
 
 def test_two_runs_cannot_share_a_directory(tmp_path):

@@ -22,7 +22,7 @@ from training.schedules import learning_rate
         ("optimizer.lr=nan", "optimizer.lr"),
         ("engine.exact=true", "not available"),
         ("engine.name=zero3", "engine.name"),
-        ("schedule.warmup_steps=999999", "warmup_steps"),
+        ("schedule.warmup_share=0.7", "overlap"),
         ("checkpoint.keep=1", "checkpoint.keep"),
         ("steps=4", "section.field=value"),
     ],
@@ -99,7 +99,7 @@ def test_schedules_rise_hold_and_fall_as_asked():
     def at(step: int, name: str) -> float:
         config = load_config(
             "gpt-demo",
-            [f"schedule.name={name}", "run.steps=100", "schedule.warmup_steps=10", "schedule.decay_steps=20",
+            [f"schedule.name={name}", "run.steps=100", "schedule.warmup_share=0.1", "schedule.decay_share=0.2",
              "schedule.min_ratio=0.1", "optimizer.lr=1.0"],
         )  # fmt: skip
         return learning_rate(step, config)

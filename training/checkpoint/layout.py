@@ -71,6 +71,21 @@ def remove_step(path: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
+def unfinished_steps(run_dir: Path) -> list[Path]:
+    """Step directories without a manifest: they stand in the way of the step that they are named after."""
+    root = checkpoints_dir(run_dir)
+    entries = root.iterdir() if root.is_dir() else ()
+    return [entry for entry in entries if _STEP.match(entry.name) and not (entry / MANIFEST).is_file()]
+
+
+def set_aside(run_dir: Path) -> list[str]:
+    """Names of the damaged steps that were put aside."""
+    root = checkpoints_dir(run_dir)
+    return (
+        sorted(e.name for e in root.iterdir() if e.name.startswith("quarantined-")) if root.is_dir() else []
+    )
+
+
 def quarantine(path: Path) -> Path:
     """Put a damaged step aside, so that nothing loads it and its bytes can still be looked at."""
     for count in range(1, 1000):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seedbed.errors import CheckpointError
+from seedbed.errors import CheckpointError, DamagedError
 from seedbed.files import canonical_json, digest_of
 from training.checkpoint.layout import MANIFEST
 from training.checkpoint.tensors import TORCH_DTYPES, open_verified, raw_bytes, read_piece
@@ -27,11 +27,14 @@ class Checkpoint:
 
     @classmethod
     def open(cls, path: Path) -> "Checkpoint":
-        """Raises CheckpointError for a manifest that is damaged, newer, or of files that are not there."""
+        """Raises DamagedError for a manifest or files that are not what was written.
+
+        Any other CheckpointError, such as a newer format, means that the checkpoint may well be sound.
+        """
         try:
             manifest = json.loads((path / MANIFEST).read_bytes())
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path / MANIFEST} cannot be read: {error}", "use another step") from None
+        except (FileNotFoundError, ValueError) as error:
+            raise DamagedError(f"{path / MANIFEST} cannot be read: {error}", "use another step") from None
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise CheckpointError(f"{path} is not a Seedbed checkpoint", "give a step directory of a run")
         if manifest.get("version", 0) > VERSION:
@@ -41,7 +44,7 @@ class Checkpoint:
             )
         body = {key: value for key, value in manifest.items() if key != "digest"}
         if digest_of(body) != manifest.get("digest"):
-            raise CheckpointError(f"{path / MANIFEST} does not match its own digest", "use another step")
+            raise DamagedError(f"{path / MANIFEST} does not match its own digest", "use another step")
         if path.name != f"step-{manifest['step']}":
             raise CheckpointError(
                 f"{path} says that it is step {manifest['step']}", f"rename it to step-{manifest['step']}"
@@ -116,7 +119,7 @@ class Checkpoint:
             out[tuple(slice(b - a, e - a) for (b, e), a in zip(bounds, low, strict=True))] = values
             filled += values.numel()
         if filled != out.numel():
-            raise CheckpointError(f"{self.path}: parts of '{name}' are not stored", "use another step")
+            raise DamagedError(f"{self.path}: parts of '{name}' are not stored", "use another step")
         return out
 
     def verify(self) -> None:
@@ -126,7 +129,7 @@ class Checkpoint:
         for name in self.names():
             stored = sum(_numel(piece["shape"]) for piece in self.manifest["tensors"][name]["pieces"])
             if stored != _numel(self.manifest["tensors"][name]["shape"]):
-                raise CheckpointError(f"{self.path}: parts of '{name}' are not stored", "use another step")
+                raise DamagedError(f"{self.path}: parts of '{name}' are not stored", "use another step")
 
     def hash(self, *, optimizer: bool = False) -> str:
         """One SHA-256 over the canonical parameters (names, types, shapes, bytes), and optimizer state.

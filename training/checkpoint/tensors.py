@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seedbed.errors import CheckpointError
+from seedbed.errors import DamagedError
 from seedbed.files import HashingWriter
 from seedbed.verified import VerifiedFile
 
@@ -66,8 +66,8 @@ def write_tensors(
 
 
 def open_verified(path: Path, receipt: dict[str, Any]) -> VerifiedFile:
-    """A file of a checkpoint; whatever is wrong with it is a CheckpointError."""
-    return VerifiedFile(path, receipt, CheckpointError, "use another step: this one is not whole")
+    """A file of a checkpoint; whatever is wrong with its bytes is a DamagedError."""
+    return VerifiedFile(path, receipt, DamagedError, "use another step: this one is not whole")
 
 
 def read_piece(

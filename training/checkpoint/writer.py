@@ -6,11 +6,11 @@ A save that fails leaves every earlier checkpoint as it was.
 """
 
 import json
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from training.checkpoint.tensors import DTYPES, write_tensors
 from training.engines.base import Shard
 
 POLL_S = 0.01
-RECEIPTS_TIMEOUT_S = 1800.0
+# Well inside the time-out of collectives, so that a part that does not come is named as the cause.
+RECEIPTS_TIMEOUT_S = 300.0
 
 
 @dataclass
@@ -37,6 +38,8 @@ class SaveResult:
     written_s: float = 0.0
     num_bytes: int = 0
     error: str = ""
+    best: tuple[float, int] | None = None
+    """Validation loss and step of the best checkpoint, once this one is on disk."""
 
 
 @dataclass
@@ -59,12 +62,12 @@ class Saver:
     _abort: threading.Event = field(default_factory=threading.Event)
     _written: threading.Event = field(default_factory=threading.Event)
 
-    def save(self, shards: Iterable[Shard], manifest: dict[str, Any]) -> float:
-        """Start saving; returns the seconds for which the caller was blocked.
+    def save(self, shards: Iterable[Shard], manifest: dict[str, Any], started: float | None = None) -> float:
+        """Start saving; returns the seconds for which the caller was blocked, since `started`.
 
         `manifest` holds what is known before writing: step, position, hashes, versions, trainer state.
         """
-        started = time.perf_counter()
+        started = time.perf_counter() if started is None else started
         self.wait()
         copies = [
             (s, s.local.to("cpu", copy=True).contiguous())
@@ -97,7 +100,8 @@ class Saver:
         self._abort.set()
 
     def _run(self, copies: list[tuple[Shard, Tensor]], manifest: dict[str, Any], blocked_s: float) -> None:
-        result = SaveResult(manifest["step"], blocked_s)
+        best = manifest.get("trainer", {}).get("best")
+        result = SaveResult(manifest["step"], blocked_s, best=tuple(best) if best else None)
         started = time.perf_counter()
         temporary = layout.temporary_dir(self.run_dir, manifest["step"], self.nonce)
         try:
@@ -105,15 +109,18 @@ class Saver:
             self._written.set()
             if self.rank == 0:
                 result.num_bytes = self._commit(temporary, manifest)
-        except (OSError, SeedbedError) as error:
-            self.own_failure = result.error = str(error)
+        except Exception as error:
+            # Whatever it was, it must reach the loop: nobody else hears what happens in this thread.
+            self.own_failure = result.error = str(error) or type(error).__name__
         finally:
             self._written.set()
         result.written_s = time.perf_counter() - started
         if self.rank == 0:
-            if result.error:
-                shutil.rmtree(temporary, ignore_errors=True)
             self.on_done(result)
+
+    def remove_leftovers(self) -> None:
+        """Delete the parts of a failed save; to be called when no rank is writing any more."""
+        layout.remove_leftovers(self.run_dir)
 
     def _write_part(self, temporary: Path, copies: list[tuple[Shard, Tensor]]) -> None:
         temporary.mkdir(parents=True, exist_ok=True)
@@ -172,8 +179,6 @@ class Saver:
 
 def library_versions() -> dict[str, str]:
     """Versions of what a run's bits depend on."""
-    from importlib.metadata import version
-
     return {name: version(name) for name in ("seedbed", "torch", "numpy", "tokenizers")} | {
         "torch_build": torch.__version__
     }

@@ -84,6 +84,10 @@ class Engine(Protocol):
         """[B, T] -> [B, T, V] without gradients; every rank must call it with the same tokens."""
         ...
 
+    def barrier(self) -> None:
+        """Return once every rank has called it."""
+        ...
+
     def sum_over_ranks(self, values: list[float]) -> list[float]:
         """Element-wise sums (float64) over all ranks, the same on each."""
         ...

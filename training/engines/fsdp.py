@@ -109,6 +109,9 @@ class FsdpEngine:
         for module in _sharded_modules(self.model):
             module.reshard()
 
+    def barrier(self) -> None:
+        self.sum_over_ranks([0.0])
+
     def sum_over_ranks(self, values: list[float]) -> list[float]:
         total = torch.tensor(values, dtype=torch.float64, device=self.group.device)
         dist.all_reduce(total)

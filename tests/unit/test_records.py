@@ -1,0 +1,92 @@
+"""Run records: which rows count, what goodput means, and appending when the disk is full."""
+
+import json
+
+import pytest
+
+from seedbed.files import Journal, append_line, read_lines
+from training.checkpoint.writer import SaveResult
+from training.metrics import productive_seconds, surviving_rows, working_seconds
+from training.recipes import load_config
+from training.recorder import Recorder
+from training.run_directory import RunDirectory
+
+
+def event(run, kind, moment, **details):
+    append_line(run / "events.jsonl", {"time": moment, "kind": kind, "message": "", **details})
+
+
+def step(run, attempt, number, moment, step_s=1.0):
+    row = {"kind": "train", "attempt": attempt, "step": number, "time": moment, "step_s": step_s}
+    append_line(run / "metrics.jsonl", row)
+
+
+def test_rows_that_were_undone_do_not_count(tmp_path):
+    """Loss curves would show steps that are not part of the weights."""
+    for attempt, first, numbers in ((0, 0, range(1, 8)), (1, 4, range(5, 10)), (2, 2, range(3, 6))):
+        event(tmp_path, "attempt_started", 0, attempt=attempt, from_step=first)
+        for number in numbers:
+            step(tmp_path, attempt, number, 0)
+    chain = [(row["attempt"], row["step"]) for row in surviving_rows(tmp_path)]
+    assert chain == [(0, 1), (0, 2), (2, 3), (2, 4), (2, 5)]
+    assert productive_seconds(surviving_rows(tmp_path)) == 5
+
+
+def test_the_time_between_a_stop_and_a_resume_is_not_the_runs(tmp_path):
+    """A run resumed after a weekend would report a goodput of nothing."""
+    weekend = 172_800
+    event(tmp_path, "session_started", 100)
+    step(tmp_path, 0, 1, 160)
+    event(tmp_path, "preempted", 200)
+    event(tmp_path, "session_started", 200 + weekend)
+    event(tmp_path, "resumed", 201 + weekend)
+    step(tmp_path, 1, 2, 240 + weekend)
+    assert working_seconds(tmp_path, 250 + weekend) == pytest.approx(100 + 50)
+    assert working_seconds(tmp_path / "nothing", 1.0) == 0
+
+
+def test_a_torn_line_hides_itself_and_nothing_else(tmp_path):
+    """One crash while writing would make the whole record unreadable."""
+    path = tmp_path / "metrics.jsonl"
+    append_line(path, {"a": 1})
+    with open(path, "a") as file:
+        file.write('{"a": 2, "b')
+    append_line(path, {"a": 3})
+    assert list(read_lines(path)) == [{"a": 1}, {"a": 3}]
+
+
+def test_rows_wait_for_the_disk_and_keep_their_order(tmp_path):
+    """A moment without disk space would leave a hole in the record."""
+    journal = Journal(tmp_path / "folder" / "events.jsonl")
+    journal.append({"n": 1})
+    journal.append({"n": 2})
+    assert journal.num_waiting == 2
+    (tmp_path / "folder").mkdir()
+    journal.append({"n": 3})
+    assert journal.num_waiting == 0
+    assert [json.loads(line)["n"] for line in journal.path.read_text().splitlines()] == [1, 2, 3]
+
+
+def test_the_best_checkpoint_is_kept_until_a_better_one_is_on_disk(tmp_path):
+    """A failed save of a better model would delete the best one that there is."""
+    from tests.unit.test_checkpoint import save
+    from training.checkpoint import layout
+
+    config = load_config("gpt-demo", ["checkpoint.keep=2"])
+    recorder = Recorder(RunDirectory(tmp_path), config, rank=0, attempt=0)
+    for number in (1, 2, 3, 4):
+        save(tmp_path, number, num_ranks=1)
+        recorder.saved(SaveResult(number, 0.0, best=(2.0, 1)))
+    recorder.saved(SaveResult(5, 0.0, error="disk full", best=(1.0, 5)))
+    assert recorder.best == (2.0, 1)
+    save(tmp_path, 6, num_ranks=1)
+    recorder.saved(SaveResult(6, 0.0, best=(2.0, 1)))
+    assert layout.list_steps(tmp_path) == [1, 4, 6]
+
+
+def test_status_is_a_mirror_that_cannot_stop_the_run(tmp_path):
+    run = RunDirectory(tmp_path / "not there")
+    run.write_status("running", 3)
+    run.event("kind", "message")
+    assert run.events.num_waiting == 1
+    assert run.status()["state"] == "unknown"
