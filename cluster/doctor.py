@@ -277,7 +277,7 @@ def _check_probes(probes: list[subprocess.Popen[str]]) -> Iterator[Check]:
     yield _found("gloo", findings, "2 processes, one all-reduce on loopback", why, _GLOO_FIX)
     if "gloo" not in findings:
         return
-    yield _found("fsdp2", findings, "fully_shard is there", why, "pip install --upgrade torch")
+    yield _found("fsdp2", findings, "one step of a sharded layer", why, "pip install --upgrade torch")
     if facts["devices"]:
         ranks = findings.get("nccl", {}).get("ranks")
         yield _found("nccl", findings, f"an all-reduce over {ranks} device(s)", why, _NCCL_FIX)

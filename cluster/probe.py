@@ -62,6 +62,21 @@ def _try_nccl(rank: int) -> None:
         _tell("nccl", ranks=num_ranks, version=".".join(map(str, torch.cuda.nccl.version())))
 
 
+def _sharded_step() -> float:
+    """One optimizer step of a sharded layer, as training takes it."""
+    import torch
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model = torch.nn.Linear(8, 4)
+    fully_shard(model, mesh=init_device_mesh("cpu", (WORLD_SIZE,)))
+    optimizer = torch.optim.AdamW(model.parameters())
+    loss = model(torch.ones(2, 8)).square().sum()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
 def main() -> None:
     rank, port = int(sys.argv[1]), int(sys.argv[2])
     import torch
@@ -77,9 +92,7 @@ def main() -> None:
     )
     _all_reduce(None, "cpu", rank, WORLD_SIZE)
     _tell("gloo", ranks=WORLD_SIZE)
-    from torch.distributed.fsdp import fully_shard
-
-    _tell("fsdp2", module=fully_shard.__module__)
+    _tell("fsdp2", loss=_sharded_step())
     if torch.cuda.is_available():
         _try_nccl(rank)
     dist.barrier()

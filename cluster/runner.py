@@ -4,6 +4,7 @@ from typing import Any
 
 from cluster.output import note
 from cluster.render import plan_text
+from cluster.run_summary import summarize_run
 from cluster.tracking import mirrored
 from evals.report import write_report
 from seedbed.files import write_json
@@ -48,17 +49,4 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
     baselines = [event["baseline_bytes"] for event in events if event.get("kind") == "attempt_started"]
     plan = measure(read_json(run.plan_path), rows, baselines[-1] if baselines else 0)
     write_json(run.plan_path, plan)
-    step: dict[str, Any] = next((row for row in reversed(rows) if row["kind"] == "train"), {})
-    validation: dict[str, Any] = next((row for row in reversed(rows) if row["kind"] == "eval"), {})
-    return {
-        "run": str(run.path),
-        "state": run.status()["state"],
-        "step": step.get("step", 0),
-        "tokens": step.get("tokens", 0),
-        "loss": step.get("loss"),
-        "val_loss": validation.get("val_loss"),
-        "val_bits_per_byte": validation.get("val_bits_per_byte"),
-        "restarts": sum(event.get("kind") == "restarted" for event in events),
-        "goodput": step.get("goodput"),
-        "plan": plan,
-    }
+    return {"run": str(run.path), **summarize_run(run.path), "plan": plan}

@@ -63,7 +63,10 @@ def survey(source: Source, threshold: float, on_drop: Callable[[Drop], None], ad
             continue
         corpus.ids.append(item.id)
         corpus.sizes.append(num_bytes)
-        corpus.num_replaced += item.replaced
+        if item.replaced:
+            corpus.num_replaced += 1
+            # Not a drop, but listed beside them: the text is no longer quite what was in the file.
+            on_drop(Drop(item.id, item.source, "replaced", "kept, with U+FFFD for what is not UTF-8 text"))
         signatures += hasher.signature(item.text).tobytes()
     if not len(corpus):
         found = ", ".join(f"{count:,} {reason}" for reason, count in sorted(corpus.drops.items()))

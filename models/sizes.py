@@ -1,5 +1,6 @@
 """How large a model is and what it costs, by arithmetic alone: no torch, nothing built."""
 
+import math
 from dataclasses import dataclass
 
 from models.config import ModelConfig
@@ -49,7 +50,7 @@ class ParameterCount:
 
 def count_parameters(config: ModelConfig) -> ParameterCount:
     """Exact counts, equal to what the built model holds."""
-    sizes = {name: _product(shape) for name, shape in parameter_shapes(config).items()}
+    sizes = {name: math.prod(shape) for name, shape in parameter_shapes(config).items()}
     outside = sum(sizes.get(name, 0) for name in ("embedding.weight", "positions.weight", "head.weight"))
     return ParameterCount(sum(sizes.values()), sum(sizes.values()) - outside)
 
@@ -69,7 +70,7 @@ class Flops:
 def flops_per_token(config: ModelConfig, context: int | None = None) -> Flops:
     """6 per matrix parameter (2 forward, 4 backward), plus 12 L D T for attention scores and values."""
     matrices = sum(
-        _product(shape)
+        math.prod(shape)
         for name, shape in parameter_shapes(config).items()
         if len(shape) == 2 and name not in ("embedding.weight", "positions.weight")
     )
@@ -96,10 +97,3 @@ def activation_bytes(config: ModelConfig, batch: int, *, bytes_per_value: int) -
     blocks = config.num_layers * per_token * batch * T
     logits = batch * T * config.vocab_size * (bytes_per_value + 4 + 4)
     return blocks, logits
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 STRICT: "ConfigDict" = {
     "frozen": True,
     "extra": "forbid",
-    "strict": False,
+    "strict": True,
     "validate_default": True,
     "use_attribute_docstrings": True,
     "allow_inf_nan": False,

@@ -58,7 +58,7 @@ class OptimizerConfig(Section):
     """AdamW (Loshchilov and Hutter 2019)."""
     lr: float = Field(3e-4, gt=0)
     """Peak learning rate."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[float, float] = Field((0.9, 0.95), strict=False)
     """Decay of the first and second moments."""
     eps: float = Field(1e-8, gt=0)
     """Added to the root of the second moment."""

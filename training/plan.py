@@ -3,6 +3,7 @@
 Nothing here builds a model or imports torch.
 """
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -46,23 +47,16 @@ def memory_by_part(config: Config) -> dict[str, int]:
 
 def _largest_block_bytes(config: Config) -> int:
     outside = sum(
-        _numel(shape)
+        math.prod(shape)
         for name, shape in parameter_shapes(config.model).items()
         if not name.startswith("blocks.")
     )
     inside = sum(
-        _numel(shape)
+        math.prod(shape)
         for name, shape in parameter_shapes(config.model).items()
         if name.startswith("blocks.0.")
     )
     return 4 * max(inside, outside)
-
-
-def _numel(shape: tuple[int, ...]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size
 
 
 def make_plan(config: Config, run_dir: Path, *, peak_flops: float | None = None) -> dict[str, Any]:

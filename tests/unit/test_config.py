@@ -19,6 +19,7 @@ from training.schedules import learning_rate
         ("run.steps=many", "run.steps"),
         ("run.steps=1.5", "run.steps"),
         ("run.steps=-4", "run.steps"),
+        ("run.steps=true", "run.steps"),
         ("optimizer.lr=nan", "optimizer.lr"),
         ("engine.exact=true", "not available"),
         ("engine.name=zero3", "engine.name"),
@@ -99,9 +100,15 @@ def test_schedules_rise_hold_and_fall_as_asked():
     def at(step: int, name: str) -> float:
         config = load_config(
             "gpt-demo",
-            [f"schedule.name={name}", "run.steps=100", "schedule.warmup_share=0.1", "schedule.decay_share=0.2",
-             "schedule.min_ratio=0.1", "optimizer.lr=1.0"],
-        )  # fmt: skip
+            [
+                f"schedule.name={name}",
+                "run.steps=100",
+                "schedule.warmup_share=0.1",
+                "schedule.decay_share=0.2",
+                "schedule.min_ratio=0.1",
+                "optimizer.lr=1.0",
+            ],
+        )
         return learning_rate(step, config)
 
     for name in ("cosine", "wsd", "constant"):

@@ -80,6 +80,8 @@ def test_replaced_documents_are_counted(tmp_path):
     (source / "latin.txt").write_bytes(b"caf\xe9 au lait")
     path = build_dataset(config_of(source, on_undecodable="replace"), tmp_path / "out")
     assert Dataset.open(path).manifest["replaced"] == 1
+    listed = [json.loads(line) for line in (path / "drops.jsonl").read_text().splitlines()]
+    assert [row["reason"] for row in listed] == ["replaced"], "and named"
 
 
 def test_tokenizer_is_trained_on_the_train_split_alone(tmp_path):

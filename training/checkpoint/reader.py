@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -127,8 +128,8 @@ class Checkpoint:
         for file in self._files.values():
             file.verify()
         for name in self.names():
-            stored = sum(_numel(piece["shape"]) for piece in self.manifest["tensors"][name]["pieces"])
-            if stored != _numel(self.manifest["tensors"][name]["shape"]):
+            stored = sum(math.prod(piece["shape"]) for piece in self.manifest["tensors"][name]["pieces"])
+            if stored != math.prod(self.manifest["tensors"][name]["shape"]):
                 raise DamagedError(f"{self.path}: parts of '{name}' are not stored", "use another step")
 
     def hash(self, *, optimizer: bool = False) -> str:
@@ -163,10 +164,3 @@ def compare(left: Checkpoint, right: Checkpoint, *, optimizer: bool = False) -> 
                     "difference": f"{int((a != b).sum())} of {a.numel()} values",
                     "largest": float(gap.max()),
                 }
-
-
-def _numel(shape: list[int]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size

@@ -1,0 +1,50 @@
+"""Validation while training: every held-out window once, whatever the sizes."""
+
+import json
+import math
+
+from data.build import build_dataset
+from data.config import DataConfig
+from data.shards import Dataset
+
+
+def test_a_holdout_smaller_than_a_micro_batch_is_scored_once_and_in_its_own_bytes(seedbed_cli, tmp_path):
+    """Validation loss would weigh some windows twice, and bits per byte would be of other bytes."""
+    folder = tmp_path / "text"
+    folder.mkdir()
+    words = ["seed", "bed", "grows", "from", "raw", "text", "to", "model", "with", "one", "command"]
+    for number in range(40):
+        text = " ".join(
+            words[(number * k * k + k) % 11] + str((number * 7919 + k) % 97) for k in range(1, 120)
+        )
+        (folder / f"{number}.txt").write_text(text)
+    dataset = build_dataset(
+        DataConfig(source=str(folder), vocab_size=300, holdout_fraction=0.06), tmp_path / "set"
+    )
+    holdout = Dataset.open(dataset).split("holdout")
+    num_windows = (holdout.num_tokens - 1) // 128
+    settings = {
+        "data.path": dataset,
+        "run.steps": 1,
+        "model.num_layers": 1,
+        "model.width": 16,
+        "model.num_heads": 2,
+        "model.context": 128,
+        "batch.micro_batch_size": num_windows + 3,
+        "batch.tokens_per_step": 2 * 128 * (num_windows + 3),
+        "optimizer.lr": 1e-12,
+        "eval.num_samples": 1000,
+        "eval.prompt": "",
+        "tracking.mlflow": "false",
+    }
+    sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    outcome = seedbed_cli("train", "gpt-demo", "--run-dir", "run", *sets)
+    assert outcome.code == 0, outcome.stderr
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    row = next(row for row in rows if row["kind"] == "eval")
+    # An untrained model gives every token about 1/300.
+    assert abs(row["val_loss"] - math.log(300)) < 0.05
+    scored = holdout.tokens(1, num_windows * 128 + 1)
+    lengths = Dataset.open(dataset).tokenizer().byte_lengths()
+    expected = row["val_loss"] * len(scored) / math.log(2) / lengths[scored].sum()
+    assert abs(row["val_bits_per_byte"] / expected - 1) < 1e-6
