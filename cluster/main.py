@@ -1,10 +1,14 @@
 """The command line. `seedbed --help` must answer at once, so nothing heavy is imported here."""
 
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import typer
 
+import seedbed
 from cluster.commands import checkpoint, data, evaluation, runs, train
+from seedbed.errors import EXIT_USAGE
 
 app = typer.Typer(
     name="seedbed",
@@ -26,8 +30,27 @@ app.command("doctor")(runs.doctor)
 app.command("demo")(train.demo)
 
 
+ROOMS = ("data", "models", "training", "evals")
+
+
+def _refuse_shadowed_rooms() -> None:
+    """With a PYTHONPATH, a user's own `data.py` could stand in for ours, here and in every worker."""
+    home = Path(seedbed.__file__).resolve().parent.parent
+    for room in ROOMS:
+        spec = find_spec(room)
+        if spec is None or spec.origin is None or Path(spec.origin).resolve().parent.parent != home:
+            found = spec.origin if spec else "nothing"
+            print(
+                f"error: the package '{room}' of Seedbed is hidden by {found}\n"
+                "  fix: take that folder off PYTHONPATH",
+                file=sys.stderr,
+            )
+            raise SystemExit(EXIT_USAGE)
+
+
 def main() -> None:
     """The console script `seedbed`."""
+    _refuse_shadowed_rooms()
     # Long output into `head` or a pager that quits must not end in a traceback.
     try:
         app()

@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from json import dumps
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -70,7 +70,8 @@ def emit_line(value: dict[str, Any], *, json: bool, render: Callable[[dict[str, 
 
 def note(text: str) -> None:
     """Tell a person something on stderr that is not the result."""
-    print(text, file=sys.stderr, flush=True)
+    with suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _write(text: str) -> None:
@@ -84,7 +85,7 @@ def report_error(message: str, fix: str, exit_code: int, *, json: bool) -> None:
     if json:
         try:
             _write(dumps({"error": message, "fix": fix, "exit_code": exit_code}, ensure_ascii=False))
-        except BrokenPipeError:
+        except OSError:
             _discard_stdout()
 
 

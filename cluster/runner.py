@@ -46,7 +46,7 @@ def _sum_up_quietly(run: RunDirectory) -> None:
 def summarize(run: RunDirectory) -> dict[str, Any]:
     """What a run came to so far; stores the measured figures in its plan."""
     rows, events = surviving_rows(run.path), read_events(run.path)
-    baselines = [event["baseline_bytes"] for event in events if event.get("kind") == "attempt_started"]
+    baselines = [event["baseline_bytes"] for event in events if "baseline_bytes" in event]
     plan = measure(read_json(run.plan_path), rows, baselines[-1] if baselines else 0)
     write_json(run.plan_path, plan)
     return {"run": str(run.path), **summarize_run(run.path), "plan": plan}

@@ -23,9 +23,9 @@ class ModelConfig(BaseModel):
 
     family: Literal["gpt2", "llama"] = "gpt2"
     """The named set of parts that the fields below default to."""
-    num_layers: int = Field(12, ge=1)
+    num_layers: int = Field(12, ge=1, le=10_000)
     """Transformer blocks."""
-    width: int = Field(768, ge=1)
+    width: int = Field(768, ge=1, le=10**7)
     """Size of the residual stream, D."""
     num_heads: int = Field(12, ge=1)
     """Attention heads, H."""
@@ -33,7 +33,7 @@ class ModelConfig(BaseModel):
     """Heads of keys and values; 0 means as many as `num_heads`, fewer is grouped-query attention."""
     mlp_width: int = Field(0, ge=0)
     """Hidden size of the MLP; 0 means 4 D, or 8/3 D rounded up to a multiple of 64 for SwiGLU."""
-    context: int = Field(1024, ge=2)
+    context: int = Field(1024, ge=2, le=10**9)
     """Longest sequence in tokens, T."""
     vocab_size: int = Field(0, ge=0)
     """Rows of the embedding, V; 0 means the tokenizer's. More than the tokenizer's is padding."""

@@ -34,7 +34,7 @@ class RunConfig(Section):
     """A name for tables and trackers; empty means the run directory's."""
     seed: int = Field(0, ge=0)
     """Initial weights, data order and dropout are functions of it."""
-    steps: int = Field(1000, ge=1, json_schema_extra=SCHEDULE)
+    steps: int = Field(1000, ge=1, le=10**12, json_schema_extra=SCHEDULE)
     """Optimizer steps in all."""
     max_restarts: int = Field(10, ge=0, json_schema_extra=PLACEMENT)
     """How often dead workers are replaced before the run is given up."""
@@ -92,9 +92,9 @@ class EngineConfig(Section):
 
     name: Literal["fsdp"] = Field("fsdp", json_schema_extra=PLACEMENT)
     """fsdp: parameters, gradients and optimizer state sharded over the ranks (FSDP2)."""
-    num_ranks: int = Field(1, ge=1, json_schema_extra=PLACEMENT)
+    num_ranks: int = Field(1, ge=1, le=1_000_000, json_schema_extra=PLACEMENT)
     """Worker processes; one per GPU where there are GPUs."""
-    threads_per_rank: int = Field(0, ge=0, json_schema_extra=PLACEMENT)
+    threads_per_rank: int = Field(0, ge=0, le=4096, json_schema_extra=PLACEMENT)
     """CPU threads of one rank; 0 shares the cores out evenly."""
     device: Literal["auto", "cpu", "cuda"] = Field("auto", json_schema_extra=PLACEMENT)
     """auto takes GPUs when there are enough for all ranks."""

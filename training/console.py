@@ -1,5 +1,6 @@
 """A run on the terminal: one line every few steps, a progress bar below it."""
 
+import contextlib
 import sys
 from typing import Any, TextIO
 
@@ -21,9 +22,11 @@ class Console:
 
     def line(self, text: str) -> None:
         """Print one line above the bar."""
-        self.bar.clear()
-        print(text, file=self.stream, flush=True)
-        self.bar.draw()
+        # A closed terminal or a full log must not stop the run that is being shown.
+        with contextlib.suppress(OSError, ValueError):
+            self.bar.clear()
+            print(text, file=self.stream, flush=True)
+            self.bar.draw()
 
     def row(self, row: dict[str, Any]) -> None:
         """Show one row of metrics."""
@@ -47,7 +50,8 @@ class Console:
             self.bar.start_at(step - 1)
         self.bar.done = step - 1
         self.bar.note = f"loss {row['loss']:.3f}"
-        self.bar.advance()
+        with contextlib.suppress(OSError, ValueError):
+            self.bar.advance()
         self._recent = [*self._recent[-19:], row["step_s"]]
         if step % self.config.tracking.log_every and step not in (1, self.config.run.steps):
             return
@@ -71,7 +75,8 @@ class Console:
 
     def close(self) -> None:
         """Take the bar off the screen."""
-        self.bar.clear()
+        with contextlib.suppress(OSError, ValueError):
+            self.bar.clear()
 
 
 def _mfu(row: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ def surviving_rows(run_dir: Path) -> list[dict[str, Any]]:
     starts = [
         (int(event["attempt"]), int(event["from_step"]))
         for event in read_events(run_dir)
-        if event.get("kind") == "attempt_started"
+        if event.get("kind") == "attempt_started" and {"attempt", "from_step"} <= event.keys()
     ]
     earliest_later: dict[int, int] = {}
     lowest: int | None = None
@@ -30,6 +30,8 @@ def surviving_rows(run_dir: Path) -> list[dict[str, Any]]:
         lowest = from_step if lowest is None else min(lowest, from_step)
     rows = []
     for row in read_lines(run_dir / "metrics.jsonl"):
+        if not {"kind", "step"} <= row.keys():
+            continue
         limit = earliest_later.get(int(row.get("attempt", 0)))
         if limit is None or int(row.get("step", 0)) <= limit:
             rows.append(row)
@@ -42,6 +44,7 @@ def working_seconds(run_dir: Path, now: float) -> float:
     The time between a stop and a later resume by the user is not the run's.
     """
     events = read_events(run_dir)
+    events = [event for event in events if isinstance(event.get("time"), int | float)]
     sessions = [event["time"] for event in events if event.get("kind") == "session_started"]
     signs = sorted(
         [event["time"] for event in events]
@@ -55,4 +58,4 @@ def working_seconds(run_dir: Path, now: float) -> float:
 
 def productive_seconds(rows: list[dict[str, Any]]) -> float:
     """Time spent in steps that survive."""
-    return sum(float(row["step_s"]) for row in rows if row.get("kind") == "train")
+    return sum(float(row.get("step_s") or 0.0) for row in rows if row.get("kind") == "train")

@@ -116,7 +116,7 @@ def measure(plan: dict[str, Any], rows: list[dict[str, Any]], baseline_bytes: in
 
     `baseline_bytes` is a worker's memory before the model was built; what is reported is above it.
     """
-    steps = [row for row in rows if row.get("kind") == "train"]
+    steps = [row for row in rows if row.get("kind") == "train" and {"step_s", "memory_bytes"} <= row.keys()]
     saves = [row for row in rows if row.get("kind") == "checkpoint" and row.get("bytes")]
     if not steps:
         return plan

@@ -65,6 +65,11 @@ def resume(
     Raises ConfigError naming each identity field that was to be changed.
     """
     run = RunDirectory.existing(run_path)
+    if from_step is not None:
+        from training.checkpoint.reader import Checkpoint
+
+        # Before anything is put aside: going back to a damaged step would lose the sound ones after it.
+        Checkpoint.open(step_dir(run_path, from_step)).verify()
     old = run.config()
     config = resolve_hardware(_override(old, assignments, run))
     batch_layout(config)

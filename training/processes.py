@@ -30,6 +30,7 @@ class StopFlag:
         signal.signal(signal.SIGTERM, self._set)
         # Ctrl-C reaches the whole terminal; the supervisor turns it into one SIGTERM for each worker.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def _set(self, *_: Any) -> None:
         self.is_set = True
@@ -75,11 +76,15 @@ def _store(rank: int, num_ranks: int, rendezvous: Path, timeout: timedelta) -> d
         store = dist.TCPStore(host, 0, num_ranks, is_master=True, timeout=timeout, wait_for_workers=False)
         write_json(rendezvous, {"host": host, "port": store.port})
         return store
-    deadline = time.monotonic() + timeout.total_seconds()
+    deadline, parent = time.monotonic() + timeout.total_seconds(), os.getppid()
     while time.monotonic() < deadline:
         try:
             address = json.loads(rendezvous.read_bytes())
         except (OSError, ValueError):
+            if os.getppid() != parent:
+                raise SeedbedError(
+                    f"rank {rank} waited for a rendezvous and its supervisor is gone"
+                ) from None
             time.sleep(0.02)
             continue
         return dist.TCPStore(

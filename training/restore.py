@@ -70,6 +70,8 @@ def _try_load(trainer: "Trainer", path: Path) -> tuple[Checkpoint | None, str]:
     problem, checkpoint = "", None
     try:
         checkpoint = Checkpoint.open(path)
+        for name in trainer.saver.attachments:
+            checkpoint.read_file(name)
         trainer.engine.load_state(checkpoint.read)
     except DamagedError as error:
         problem = error.message

@@ -95,7 +95,13 @@ class RunDirectory:
 
         Raises UsageError while another process, or a worker that it left behind, holds it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / "run.lock").touch()
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"{self.path} cannot be used as a run directory: {error}", "choose another"
+            ) from None
         file = open(self.path / "run.lock", "a+", encoding="utf-8")  # noqa: SIM115 - held by the caller
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -60,7 +60,7 @@ class Supervisor:
 
     def supervise(self) -> None:
         """Returns when the last step is saved; raises Preempted, TrainingError or another SeedbedError."""
-        previous = {s: signal.signal(s, self._request_stop) for s in (signal.SIGTERM, signal.SIGINT)}
+        previous = {s: signal.signal(s, self._request_stop) for s in self._stop_signals()}
         tails = (Tail(self.run.events.path), Tail(self.run.metrics.path))
         state, message = "failed", "the supervisor was interrupted"
         try:
@@ -80,6 +80,12 @@ class Supervisor:
             self.console.close()
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+    @staticmethod
+    def _stop_signals() -> list[signal.Signals]:
+        """A closed terminal is a stop like any other, unless the user said nohup."""
+        hangup = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
+        return [signal.SIGTERM, signal.SIGINT, *hangup]
 
     def _request_stop(self, *_: Any) -> None:
         # One Ctrl-C can reach this process twice, from the terminal and from a parent.
@@ -166,8 +172,8 @@ class Supervisor:
     def _first_cause(self) -> tuple[Worker, int]:
         """Of the workers that died, the one that the others died of.
 
-        By SIGKILL or SIGTERM from outside, by an explained error, or else by whatever came first: a rank
-        whose fellow is gone fails in its next collective.
+        By a signal (but for SIGABRT, which libraries raise at a broken connection), by an explained
+        error, or else by whatever came first: a rank whose fellow is gone fails in its next collective.
         """
         deadline = time.monotonic() + LAST_WORDS_S
         while None in [worker.poll() for worker in self._workers] and time.monotonic() < deadline:
@@ -175,7 +181,7 @@ class Supervisor:
         dead = [(worker, code) for worker in self._workers if (code := worker.poll())]
         for worker in self._workers:
             worker.kill()
-        killed = [(w, c) for w, c in dead if c in (-signal.SIGKILL, -signal.SIGTERM)]
+        killed = [(w, c) for w, c in dead if c < 0 and c != -signal.SIGABRT]
         explained = [(w, c) for w, c in dead if c in FINAL_CODES]
         return min(killed or explained or dead, key=lambda death: self._failed_at(death[0]))
 
@@ -241,5 +247,6 @@ def _rank_of(worker: Worker) -> int:
 
 def _death(worker: Worker, code: int) -> str:
     if code < 0:
-        return f"{worker.name} was killed by {signal.Signals(-code).name}"
+        known = {number.value: number.name for number in signal.Signals}
+        return f"{worker.name} was killed by {known.get(-code, f'signal {-code}')}"
     return f"{worker.name} ended with exit code {code}"

@@ -8,6 +8,7 @@ import typer
 
 from cluster.commands.options import Json, RunOrStep
 from cluster.output import command, emit
+from seedbed.errors import UsageError
 
 
 @command
@@ -83,5 +84,7 @@ def evaluate(
     from evals.results import evaluate as score
 
     names = [name.strip() for name in tasks.split(",") if name.strip()]
+    if not names:
+        raise UsageError("--tasks names no task", "for example --tasks bits-per-byte")
     value: dict[str, Any] = score(checkpoint, tasks=names, data=data, with_baselines=baselines)
     emit(value, json=json, render=eval_view)

@@ -7,7 +7,7 @@ import typer
 
 from cluster.commands.options import Json, RunDir
 from cluster.output import command, emit
-from seedbed.errors import UsageError
+from seedbed.errors import SeedbedError, UsageError
 
 app = typer.Typer(help="List, show and compare runs.", no_args_is_help=True)
 
@@ -41,7 +41,13 @@ def list_(
 
         return table(value["runs"], columns) if value["runs"] else f"no runs in {folder}"
 
-    emit({"runs": [summarize_run(path) for path in found]}, json=json, render=render)
+    rows: list[dict[str, Any]] = []
+    for path in found:
+        try:
+            rows.append(summarize_run(path))
+        except (SeedbedError, OSError, ValueError) as error:
+            rows.append({"name": path.name, "state": f"unreadable: {error}", "path": str(path)})
+    emit({"runs": rows}, json=json, render=render)
 
 
 @app.command("show")

@@ -62,8 +62,8 @@ def _list_file(path: Path, relative: str, listing: Listing) -> None:
         return
     try:
         status = path.stat()
-    except FileNotFoundError:
-        listing.drops.append(Drop(name, name, "not_a_file", "a link that leads nowhere"))
+    except OSError as error:
+        listing.drops.append(Drop(name, name, "not_a_file", f"a link that leads nowhere ({error.strerror})"))
         return
     if stat.S_ISREG(status.st_mode):
         listing.entries.append(FileEntry(name, path, status.st_size, status.st_mtime_ns))

@@ -6,6 +6,7 @@ on what else is sampled nor on how often the process was restarted.
 Shapes: T time, V vocabulary.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -26,8 +27,10 @@ class SamplingOptions:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise UsageError(f"temperature = {self.temperature} is negative", "use 0 (greedy) or more")
+        if not 0 <= self.temperature < math.inf:
+            raise UsageError(
+                f"temperature = {self.temperature} is not a number from 0", "use 0 (greedy) or more"
+            )
         if self.top_k < 0:
             raise UsageError(f"top_k = {self.top_k} is negative", "use 0 (all tokens) or more")
         if not 0 < self.top_p <= 1:

@@ -102,7 +102,9 @@ def abandon_after(run_dir: Path, step: int, attempt: int) -> list[int]:
     later = [other for other in list_steps(run_dir) if other > step]
     for other in later:
         path = step_dir(run_dir, other)
-        path.rename(path.with_name(f"abandoned-{attempt}-step-{other}"))
+        names = (f"abandoned-{number}-step-{other}" for number in range(attempt, attempt + 1000))
+        free = next(name for name in names if not path.with_name(name).exists())
+        path.rename(path.with_name(free))
     if later:
         fsync_dir(checkpoints_dir(run_dir))
     return later

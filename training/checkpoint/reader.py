@@ -36,16 +36,19 @@ class Checkpoint:
             manifest = json.loads((path / MANIFEST).read_bytes())
         except (FileNotFoundError, ValueError) as error:
             raise DamagedError(f"{path / MANIFEST} cannot be read: {error}", "use another step") from None
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        if not isinstance(manifest, dict):
+            raise DamagedError(f"{path / MANIFEST} holds no JSON object", "use another step")
+        # The digest comes first: a flipped bit in the version must not pass for a newer format.
+        body = {key: value for key, value in manifest.items() if key != "digest"}
+        if digest_of(body) != manifest.get("digest"):
+            raise DamagedError(f"{path / MANIFEST} does not match its own digest", "use another step")
+        if manifest.get("format") != FORMAT:
             raise CheckpointError(f"{path} is not a Seedbed checkpoint", "give a step directory of a run")
         if manifest.get("version", 0) > VERSION:
             raise CheckpointError(
                 f"{path} has format version {manifest['version']}, this Seedbed reads up to {VERSION}",
                 "upgrade Seedbed",
             )
-        body = {key: value for key, value in manifest.items() if key != "digest"}
-        if digest_of(body) != manifest.get("digest"):
-            raise DamagedError(f"{path / MANIFEST} does not match its own digest", "use another step")
         if path.name != f"step-{manifest['step']}":
             raise CheckpointError(
                 f"{path} says that it is step {manifest['step']}", f"rename it to step-{manifest['step']}"

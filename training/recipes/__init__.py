@@ -29,7 +29,10 @@ def read_recipe(name_or_path: str) -> Tables:
     if path.suffix == ".toml" or "/" in name_or_path:
         if not path.is_file():
             raise ConfigError(f"no recipe file at {path}", f"shipped recipes: {', '.join(recipe_names())}")
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} cannot be read: {error}", "save it as UTF-8 text") from None
     elif shipped.is_file():
         text = shipped.read_text(encoding="utf-8")
     else:
@@ -46,7 +49,7 @@ def parse_toml(text: str, origin: str) -> Tables:
     """Tables of a configuration file; raises ConfigError naming `origin` and the line."""
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{origin} is not valid TOML: {error}", "mend the line that it names") from None
     tables.pop("description", None)
     for key, value in tables.items():
@@ -82,7 +85,7 @@ def parse_overrides(assignments: Sequence[str]) -> Tables:
 def _parse_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -116,6 +119,11 @@ def _sections() -> list[str]:
 def _refuse_unknown_keys(tables: Tables, origin: str) -> None:
     all_keys = [f"{s}.{f}" for s, model in _section_models().items() for f in model.model_fields]
     for section, fields in tables.items():
+        if section not in _sections() and not fields:
+            guess = nearest(section, _sections())
+            raise ConfigError(
+                f"{origin}: unknown table [{section}]", f"did you mean [{guess}]?" if guess else ""
+            )
         for field in fields:
             name = f"{section}.{field}"
             if name in all_keys:
