@@ -221,6 +221,14 @@ def _sound_checkpoint(path: Path, config: Config) -> "Checkpoint":
 
     checkpoint = Checkpoint.open(resolve(path).resolve())
     checkpoint.verify()
+    made_with = checkpoint.manifest["tokenizer_fingerprint"]
+    if made_with != Dataset.open(Path(config.data.path)).tokenizer_fingerprint:
+        raise ConfigError(
+            f"{checkpoint.path} was trained with another tokenizer than that of {config.data.path}: its ids "
+            "mean other text",
+            "train on data made with that tokenizer: --set data.path=... of the same data, or "
+            f"--set data.tokenizer={checkpoint.path / 'tokenizer.json'}",
+        )
     _check_shapes(checkpoint, config)
     return checkpoint
 
