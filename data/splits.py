@@ -29,9 +29,13 @@ class Split:
 
 
 def split_groups(
-    hashes: list[bytes], sizes: NDArray[np.int64], groups: NDArray[np.int64], fraction: float, seed: int
+    hashes: NDArray[np.uint8],
+    sizes: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    fraction: float,
+    seed: int,
 ) -> Split:
-    """Divide N documents with these SHA-256 hashes, sizes in bytes and group labels.
+    """Divide N documents with these SHA-256 hashes [N, 32], sizes in bytes and group labels.
 
     Both sides get at least one group; DataError when there are fewer than two.
     """
@@ -42,7 +46,7 @@ def split_groups(
             "give at least two documents that are not copies of each other",
         )
     smallest: dict[int, bytes] = {}
-    for group, digest in zip(members.tolist(), hashes, strict=True):
+    for group, digest in zip(members.tolist(), map(bytes, hashes), strict=True):
         smallest[group] = min(digest, smallest.get(group, digest))
     draws = np.array([uniform_of(seed, "holdout", smallest[group].hex()) for group in range(len(labels))])
     group_bytes = np.bincount(members, weights=sizes).astype(np.int64)

@@ -120,10 +120,9 @@ def _from_text(path: Path, tokenizer: Tokenizer) -> ItemSet:
 def _decoded(path: Path, split: str) -> Iterator[tuple[dict[str, Any], np.ndarray, bytes]]:
     """(provenance, tokens without end_of_text, text) of every document of a split."""
     from data.shards import Dataset
-    from data.tokenizers import load_tokenizer
 
     dataset = Dataset.open(path)
-    tokenizer = load_tokenizer(path / dataset.manifest["tokenizer"]["file"])
+    tokenizer = dataset.tokenizer()
     for provenance, tokens in dataset.split(split).documents():
         own = np.asarray(tokens[:-1])
         text = tokenizer.decode(own.tolist()).encode()

@@ -144,6 +144,11 @@ def _own_dataset(checkpoint: LoadedModel) -> Path:
 
     Another build of the same text divides it anew: its held-out documents may be ones that were trained on.
     """
+    if paths := checkpoint.config.data.paths:
+        raise UsageError(
+            "this model was trained on a mixture of datasets: " + ", ".join(paths),
+            f"say which to score, without baselines, such as --data {next(iter(paths.values()))}",
+        )
     path = checkpoint.dataset_path
     fix = "build it again as it was, or say what to score with --data"
     if not is_dataset(path):

@@ -35,22 +35,33 @@ def make_norm(config: ModelConfig) -> nn.Module:
     return nn.LayerNorm(config.width, eps=config.norm_eps, bias=config.bias)
 
 
-def rotary_angles(positions_T: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [T, K] of position x frequency (Su et al. 2021, RoFormer).
+def document_mask(documents_BT: Tensor) -> Tensor:
+    """[B, 1, T, T]: whether query t may see key s: not later than t, and of the same document."""
+    same_BTT = documents_BT.unsqueeze(2) == documents_BT.unsqueeze(1)
+    return same_BTT.tril().unsqueeze(1)
+
+
+def rotary_angles(positions: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of position x frequency (Su et al. 2021, RoFormer).
+
+    Positions are [T], giving [T, K], or [B, T], giving [B, 1, T, K].
 
     Frequencies are base^(-2i/K) for i in 0..K/2-1, laid out twice, for the half-rotation form.
     """
-    exponents = torch.arange(0, config.head_size, 2, device=positions_T.device) / config.head_size
-    angles_TK = torch.outer(positions_T.float(), config.rope_base**-exponents).repeat(1, 2)
-    return angles_TK.cos(), angles_TK.sin()
+    exponents = torch.arange(0, config.head_size, 2, device=positions.device) / config.head_size
+    angles = positions.float().unsqueeze(-1) * config.rope_base**-exponents
+    angles = torch.cat((angles, angles), dim=-1)
+    if positions.dim() == 2:
+        angles = angles.unsqueeze(1)
+    return angles.cos(), angles.sin()
 
 
 def rotate(x_BHTK: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
     """Turn each pair (x_i, x_{i+K/2}) by its angle."""
-    cosines_TK, sines_TK = angles
+    cosines, sines = angles
     first, second = x_BHTK.chunk(2, dim=-1)
     turned = torch.cat((-second, first), dim=-1)
-    return (x_BHTK * cosines_TK + turned * sines_TK).to(x_BHTK.dtype)
+    return (x_BHTK * cosines + turned * sines).to(x_BHTK.dtype)
 
 
 class Attention(nn.Module):
@@ -66,7 +77,11 @@ class Attention(nn.Module):
         self.output = nn.Linear(config.width, config.width, bias=config.bias)
 
     def forward(
-        self, x_BTD: Tensor, angles: tuple[Tensor, Tensor] | None = None, cache: LayerCache | None = None
+        self,
+        x_BTD: Tensor,
+        angles: tuple[Tensor, Tensor] | None = None,
+        cache: LayerCache | None = None,
+        mask_B1TT: Tensor | None = None,
     ) -> Tensor:
         B, T, D = x_BTD.shape
         K = self.config.head_size
@@ -75,7 +90,7 @@ class Attention(nn.Module):
         value_BGTK = self.value(x_BTD).view(B, T, -1, K).transpose(1, 2)
         if angles is not None:
             query_BHTK, key_BGTK = rotate(query_BHTK, angles), rotate(key_BGTK, angles)
-        mask, is_causal = None, True
+        mask, is_causal = mask_B1TT, mask_B1TT is None
         if cache is not None:
             past = cache.length
             key_BGTK, value_BGTK = cache.extend(key_BGTK, value_BGTK)

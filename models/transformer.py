@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import ModelConfig
-from models.parts import Attention, LayerCache, make_mlp, make_norm, rotary_angles
+from models.parts import Attention, LayerCache, document_mask, make_mlp, make_norm, rotary_angles
 
 
 class Block(nn.Module):
@@ -30,14 +30,22 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x_BTD: Tensor, angles: tuple[Tensor, Tensor] | None = None, cache: LayerCache | None = None
+        self,
+        x_BTD: Tensor,
+        angles: tuple[Tensor, Tensor] | None = None,
+        cache: LayerCache | None = None,
+        mask_B1TT: Tensor | None = None,
     ) -> Tensor:
-        x_BTD = x_BTD + self.dropout(self.attention(self.attention_norm(x_BTD), angles, cache))
+        x_BTD = x_BTD + self.dropout(self.attention(self.attention_norm(x_BTD), angles, cache, mask_B1TT))
         return x_BTD + self.dropout(self.mlp(self.mlp_norm(x_BTD)))
 
 
 class Transformer(nn.Module):
-    """Tokens [B, T] in, logits [B, T, V] out; position t sees tokens 0..t only."""
+    """Tokens [B, T] in, logits [B, T, V] out; position t sees tokens 0..t only.
+
+    With `documents` [B, T], it sees those of its own document only; with `positions` [B, T], these count
+    instead of 0..T-1. Neither goes with a cache.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -50,18 +58,26 @@ class Transformer(nn.Module):
         self.norm = make_norm(config)
         self.head = None if config.tie_embeddings else nn.Linear(config.width, config.vocab_size, bias=False)
 
-    def forward(self, tokens_BT: Tensor, cache: list[LayerCache] | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens_BT: Tensor,
+        cache: list[LayerCache] | None = None,
+        positions: Tensor | None = None,
+        documents: Tensor | None = None,
+    ) -> Tensor:
         past = cache[0].length if cache else 0
-        positions_T = torch.arange(past, past + tokens_BT.shape[1], device=tokens_BT.device)
+        if positions is None:
+            positions = torch.arange(past, past + tokens_BT.shape[1], device=tokens_BT.device)
         x_BTD = self.embedding(tokens_BT)
         angles = None
         if self.positions is not None:
-            x_BTD = x_BTD + self.positions(positions_T)
+            x_BTD = x_BTD + self.positions(positions)
         else:
-            angles = rotary_angles(positions_T, self.config)
+            angles = rotary_angles(positions, self.config)
+        mask_B1TT = None if documents is None else document_mask(documents)
         x_BTD = self.dropout(x_BTD)
         for index, block in enumerate(self.blocks.values()):
-            x_BTD = block(x_BTD, angles, cache[index] if cache else None)
+            x_BTD = block(x_BTD, angles, cache[index] if cache else None, mask_B1TT)
         x_BTD = self.norm(x_BTD)
         return F.linear(x_BTD, self.embedding.weight) if self.head is None else self.head(x_BTD)
 

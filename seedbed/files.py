@@ -65,9 +65,9 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-def slices_root(slices: list[str]) -> str:
-    """The hash of a file, from the hashes of its slices."""
-    return hashlib.sha256("".join(slices).encode()).hexdigest()
+def slices_root(slices: str) -> str:
+    """The hash of a file, from the hashes of its slices in hex, one after the other."""
+    return hashlib.sha256(slices.encode()).hexdigest()
 
 
 class SliceHasher:
@@ -96,9 +96,9 @@ class SliceHasher:
         self._current = hashlib.sha256()
         self._filled = 0
 
-    def slices(self) -> list[str]:
-        """Hashes of all slices so far, an unfinished last one included."""
-        return [*self._done, self._current.hexdigest()] if self._filled else list(self._done)
+    def slices(self) -> str:
+        """Hashes of all slices so far in hex, one after the other, an unfinished last one included."""
+        return "".join([*self._done, self._current.hexdigest()] if self._filled else self._done)
 
 
 class HashingWriter:

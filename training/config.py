@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from data.config import DataConfig
+from data.config import DataConfig, OrderConfig
 from models.config import ModelConfig
 from seedbed.files import digest_of
 from seedbed.settings import STRICT
@@ -159,6 +159,7 @@ class Config(Section):
 
     run: RunConfig = RunConfig()
     data: DataConfig = DataConfig()
+    order: OrderConfig = OrderConfig()
     model: ModelConfig = ModelConfig()
     batch: BatchConfig = BatchConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

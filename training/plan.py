@@ -101,7 +101,7 @@ def make_plan(config: Config, run_dir: Path, *, peak_flops: float | None = None)
 
 def notices(plan: dict[str, Any]) -> list[str]:
     """What a user should know before the run starts."""
-    found = []
+    found = list(plan.get("data", {}).get("warnings", []))
     needed = plan["checkpoint_bytes"] * (plan["checkpoints_kept"] + 1)
     if needed > plan["disk_free_bytes"]:
         found.append(

@@ -6,16 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.build import ensure_dataset
-from data.config import DataConfig
-from data.shards import Dataset
-from data.tokenizers import load_tokenizer
+from data.packing import PackedStream
+from data.tokenizers import find_tokenizer, load_tokenizer
 from models.sizes import parameter_shapes
 from seedbed.errors import ConfigError, UsageError
 from seedbed.files import write_atomic, write_json
 from training.batch_layout import batch_layout
 from training.checkpoint.layout import abandon_after, list_steps, resolve, step_dir
 from training.config import Config, config_hash, differences, kind_of
+from training.datasets import (
+    digest,
+    epochs,
+    open_datasets,
+    repetition_warnings,
+    resolve_data,
+    training_stream,
+)
 from training.devices import measured_matmul_flops, peak_flops, resolve_hardware, threads_per_rank
 from training.metrics import read_events
 from training.plan import make_plan, notices
@@ -49,7 +55,7 @@ def start(
         check_identity(run, record["identity"])
         return run, _continue(run, config)
     _refuse_used(run_path)
-    plan = make_plan(config, run_path, peak_flops=peak_of(config))
+    plan = _planned(config, run_path)
     if source:
         _link_tree(source.path, run_path / INIT_FROM / source.path.name)
     run.create(config, record, plan)
@@ -124,7 +130,7 @@ def fork(run_path: Path, new_path: Path, assignments: Sequence[str]) -> tuple[Ru
         "step": checkpoint.step,
         "hash": checkpoint.hash(),
     }
-    plan = make_plan(config, new_path, peak_flops=peak_of(config))
+    plan = _planned(config, new_path)
     new = RunDirectory(new_path)
     _link_tree(step_path, step_dir(new.path, checkpoint.step))
     new.create(config, record, plan)
@@ -148,6 +154,8 @@ def _override(config: Config, assignments: Sequence[str], run: RunDirectory) -> 
     if overrides.get("data", {}).keys() - {"path"}:
         # Other data is asked for than what the path holds: it is built, and identified, anew.
         tables["data"]["path"] = ""
+    if "path" in overrides.get("data", {}):
+        tables["data"]["paths"] = {}
     return make_config(merge(tables, overrides), str(run.config_path))
 
 
@@ -157,35 +165,49 @@ def _with_data(config: Config, *, rebuild: bool = False) -> tuple[Config, dict[s
     `rebuild` lets a data set that has vanished from the cache be built again.
     """
     data = config.data
-    if rebuild and data.path and not Path(data.path).exists():
+    if rebuild and data.path and "://" not in data.path and not Path(data.path).exists():
         data = data.model_copy(update={"path": ""})
-    path = ensure_dataset(data)
-    dataset = Dataset.open(path)
+    data = resolve_data(data)
+    datasets = open_datasets(data)
+    dataset = next(iter(datasets.values()))
     vocab_size = config.model.vocab_size or dataset.vocab_size
     if vocab_size < dataset.vocab_size:
         raise ConfigError(
             f"model.vocab_size = {vocab_size} is smaller than the {dataset.vocab_size} tokens of the "
-            f"tokenizer in {path}",
+            f"tokenizer in {dataset.location}",
             f"set model.vocab_size to 0 (the tokenizer's) or to at least {dataset.vocab_size}",
         )
     resolved = config.model_copy(
         update={
-            "data": DataConfig.model_validate({**data.model_dump(), "path": str(path.resolve())}),
+            "data": data,
             "model": config.model.model_copy(update={"vocab_size": vocab_size}),
         }
     )
     return resolved, {
-        "data.digest": dataset.digest,
+        "data.digest": digest(datasets),
         "data.tokenizer_fingerprint": dataset.tokenizer_fingerprint,
     }
+
+
+def _planned(config: Config, run_path: Path) -> dict[str, Any]:
+    """The plan of a configuration whose data is there: with how it will be read."""
+    plan = make_plan(config, run_path, peak_flops=peak_of(config))
+    stream = training_stream(open_datasets(config.data), config)
+    num_samples = config.run.steps * plan["batch"]["samples_per_step"]
+    plan["data"] = {
+        "epochs": epochs(stream, num_samples),
+        "packing": stream.rates() if isinstance(stream, PackedStream) else None,
+        "warnings": repetition_warnings(stream, num_samples),
+    }
+    return plan
 
 
 def planned_vocab(config: Config) -> Config:
     """`config` with the vocabulary that its data will have, without building anything."""
     if config.model.vocab_size:
         return config
-    if config.data.path:
-        vocab_size = Dataset.open(Path(config.data.path)).vocab_size
+    if config.data.path or config.data.paths:
+        vocab_size = next(iter(open_datasets(config.data).values())).vocab_size
     elif config.data.tokenizer:
         vocab_size = load_tokenizer(Path(config.data.tokenizer)).vocab_size
     else:
@@ -203,7 +225,7 @@ def _continue(run: RunDirectory, config: Config) -> list[str]:
             "resumed", f"resumed with {text}", changes={name: list(pair) for name, pair in changes.items()}
         )
         record = {**run.record(), "config_hash": config_hash(config)}
-        plan = make_plan(config, run.path, peak_flops=peak_of(config))
+        plan = _planned(config, run.path)
         write_json(run.plan_path, plan)
         write_json(run.path / "recipe.json", record)
         write_atomic(run.config_path, to_toml(config))
@@ -222,12 +244,13 @@ def _sound_checkpoint(path: Path, config: Config) -> "Checkpoint":
     checkpoint = Checkpoint.open(resolve(path).resolve())
     checkpoint.verify()
     made_with = checkpoint.manifest["tokenizer_fingerprint"]
-    if made_with != Dataset.open(Path(config.data.path)).tokenizer_fingerprint:
+    dataset = next(iter(open_datasets(config.data).values()))
+    if made_with != dataset.tokenizer_fingerprint:
         raise ConfigError(
-            f"{checkpoint.path} was trained with another tokenizer than that of {config.data.path}: its ids "
+            f"{checkpoint.path} was trained with another tokenizer than that of {dataset.location}: its ids "
             "mean other text",
             "train on data made with that tokenizer: --set data.path=... of the same data, or "
-            f"--set data.tokenizer={checkpoint.path / 'tokenizer.json'}",
+            f"--set data.tokenizer={find_tokenizer(checkpoint.path)}",
         )
     _check_shapes(checkpoint, config)
     return checkpoint

@@ -2,13 +2,13 @@
 
 import math
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from data.batches import Batch, WindowStream
-from data.shards import Dataset
+from data.batches import Batch, Stream
+from data.loader import Prefetcher
+from data.order_hash import as_floats, from_floats, show_digest
 from models.initialization import initial_values
 from models.sizes import flops_per_token
 from models.transformer import Transformer
@@ -17,6 +17,16 @@ from seedbed.randomness import seed64
 from training.batch_layout import BatchLayout, batch_layout
 from training.checkpoint.writer import Saver, library_versions
 from training.config import Config
+from training.datasets import (
+    digest,
+    epochs,
+    holdout_stream,
+    micro_batches,
+    on_device,
+    open_datasets,
+    to_tensors,
+    training_stream,
+)
 from training.devices import memory_bytes, peak_flops
 from training.engines import ENGINES, Engine, Group
 from training.objectives import TensorBatch
@@ -39,16 +49,18 @@ class Trainer:
         self.recorder.beat(0, "starting")
         self.objective = CausalLM()
         self.layout: BatchLayout = batch_layout(self.config)
-        self.dataset = Dataset.open(Path(self.config.data.path))
-        self.tokenizer = self.dataset.tokenizer()
+        self.datasets = open_datasets(self.config.data)
+        self.tokenizer = next(iter(self.datasets.values())).tokenizer()
         self.token_bytes = self.tokenizer.byte_lengths()
-        seed, context = self.config.run.seed, self.config.model.context
-        self.train_data = WindowStream(self.dataset.split("train"), context, seed)
-        self.holdout_data = WindowStream(self.dataset.split("holdout"), context, seed)
+        self.train_data = training_stream(self.datasets, self.config)
+        self.holdout_data = holdout_stream(self.datasets, self.config)
+        self.batches = Prefetcher(self._load, lambda position: position + self.layout.samples_per_step)
         self.baseline_bytes = memory_bytes(group.device)
         self.engine: Engine = ENGINES[self.config.engine.name].prepare(
             lambda: Transformer(self.config.model),
-            lambda name, start, stop_: initial_values(name, start, stop_, self.config.model, seed),
+            lambda name, start, stop_: initial_values(
+                name, start, stop_, self.config.model, self.config.run.seed
+            ),
             self.config,
             group,
         )
@@ -62,7 +74,7 @@ class Trainer:
             self._agree_on_nonce(),
             {
                 "config.toml": to_toml(self.config).encode(),
-                "tokenizer.json": self.tokenizer.to_json().encode(),
+                self.tokenizer.file_name: self.tokenizer.to_bytes(),
             },
             self.recorder.saved,
         )
@@ -87,15 +99,19 @@ class Trainer:
             )
         return nonce
 
-    def batch(self, stream: WindowStream, position: int) -> TensorBatch:
+    def batch(self, stream: Stream[Batch], position: int) -> TensorBatch:
         """The micro-batch that begins at `position` of `stream`, on this rank's device."""
-        batch: Batch = stream.batch(position, self.layout.micro_batch_size)
-        device = self.group.device
-        return TensorBatch(
-            torch.from_numpy(batch.tokens).to(device),
-            torch.from_numpy(batch.targets).to(device),
-            torch.from_numpy(batch.weights).to(device),
+        return on_device(
+            self._tensors(stream.batch(position, self.layout.micro_batch_size)), self.group.device
         )
+
+    def _tensors(self, batch: Batch) -> TensorBatch:
+        return to_tensors(batch, self.config.order.within_documents, pin=self.group.device.type == "cuda")
+
+    def _load(self, position: int) -> tuple[list[TensorBatch], int]:
+        """This rank's micro-batches of the step from `position`, and its part of the step's hash."""
+        batches, digest = micro_batches(self.train_data, self.layout, self.group.rank, position)
+        return [self._tensors(batch) for batch in batches], digest
 
     def tokens(self, state: TrainState) -> int:
         """Tokens that the run has learnt from."""
@@ -115,24 +131,21 @@ class Trainer:
         """One optimizer step, which advances `state`; returns whether some rank was asked to stop."""
         started = time.perf_counter()
         step, rank = state.step + 1, self.group.rank
-        data_s = 0.0
+        batches, digest = self.batches.get(state.position)
+        data_s = time.perf_counter() - started
         losses, weights = [], []
-        for turn in range(self.layout.turns):
-            index = self.layout.micro_batch(rank, turn)
-            data_started = time.perf_counter()
-            size = self.layout.micro_batch_size
-            batch = self.batch(self.train_data, state.position + (index or 0) * size)
-            if index is None:
-                batch.weights.zero_()
-            data_s += time.perf_counter() - data_started
+        for turn, batch in enumerate(batches):
             if self.config.model.dropout:
-                torch.manual_seed(seed64(self.config.run.seed, "dropout", state.position, index or 0))
-            loss, weight = self.engine.micro_batch(self.objective, batch, last=turn == self.layout.turns - 1)
+                index = self.layout.micro_batch(rank, turn) or 0
+                torch.manual_seed(seed64(self.config.run.seed, "dropout", state.position, index))
+            loss, weight = self.engine.micro_batch(
+                self.objective, on_device(batch, self.group.device), last=turn == self.layout.turns - 1
+            )
             losses.append(loss)
             weights.append(weight)
         local = [torch.stack(losses).double().sum().item(), torch.stack(weights).double().sum().item()]
-        loss_sum, weight_sum, stopping, save_failures = self.engine.sum_over_ranks(
-            [*local, float(self.stop.is_set), float(bool(self.saver.own_failure))]
+        loss_sum, weight_sum, stopping, save_failures, *digests = self.engine.sum_over_ranks(
+            [*local, float(self.stop.is_set), float(bool(self.saver.own_failure)), *as_floats(digest)]
         )
         if save_failures:
             self.saver.abort()
@@ -150,12 +163,18 @@ class Trainer:
             state.position + self.layout.samples_per_step,
             None,
         )
-        self._record_step(state, loss_mean, norm, lr, time.perf_counter() - started, data_s)
+        self._record_step(
+            state,
+            loss=loss_mean,
+            grad_norm=norm,
+            lr=lr,
+            step_s=time.perf_counter() - started,
+            data_s=data_s,
+            data_hash=show_digest(from_floats(digests)),
+        )
         return stopping > 0
 
-    def _record_step(
-        self, state: TrainState, loss: float, norm: float, lr: float, step_s: float, data_s: float
-    ) -> None:
+    def _record_step(self, state: TrainState, *, step_s: float, **measured: Any) -> None:
         self.recorder.beat(state.step, "training")
         tokens_per_s = self.config.batch.tokens_per_step / step_s
         flops = flops_per_token(self.config.model)
@@ -164,17 +183,14 @@ class Trainer:
             state.step,
             position=state.position,
             tokens=self.tokens(state),
-            loss=loss,
-            grad_norm=norm,
-            lr=lr,
+            **measured,
             step_s=step_s,
-            data_s=data_s,
             tokens_per_s=tokens_per_s,
             mfu_full=tokens_per_s * flops.full / self.peak_flops if self.peak_flops else None,
             mfu_causal=tokens_per_s * flops.causal / self.peak_flops if self.peak_flops else None,
             memory_bytes=memory_bytes(self.group.device),
             goodput=self.recorder.goodput(step_s),
-            epoch=state.position / self.train_data.num_windows,
+            epoch=epochs(self.train_data, state.position),
         )
 
     def save(self, state: TrainState) -> None:
@@ -193,8 +209,8 @@ class Trainer:
             "world": self.world(),
             "config_hash": record.get("config_hash"),
             "identity_hash": record.get("identity_hash"),
-            "dataset_digest": self.dataset.digest,
-            "tokenizer_fingerprint": self.dataset.tokenizer_fingerprint,
+            "dataset_digest": digest(self.datasets),
+            "tokenizer_fingerprint": self.tokenizer.fingerprint,
             "trainer": {"best": best},
         }
         self.saver.save(self.engine.state(), manifest, started)
@@ -219,6 +235,7 @@ class Trainer:
 
     def finish(self, state: TrainState, phase: str) -> None:
         """Wait until the last step is on disk, on all ranks; raises TrainingError when it cannot be."""
+        self.batches.close()
         if not self._settle_save():
             self.save(state)
             if not self._settle_save():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from data.batches import Batch, Stream
 from models.generation.sampler import SamplingOptions, choose
 from seedbed.randomness import uniform_of
 from training.objectives import TensorBatch
@@ -24,9 +25,11 @@ CONTINUATION = SamplingOptions(temperature=0.8, top_p=0.95)
 
 def validate(trainer: "Trainer", state: TrainState) -> None:
     """Record loss and bits per byte on the validation windows; continue the prompt, if there is one."""
+    if (held_out := trainer.holdout_data) is None:
+        return
     started = time.perf_counter()
     trainer.recorder.beat(state.step, "evaluating")
-    loss_sum, weight_sum, num_bytes = _totals(trainer)
+    loss_sum, weight_sum, num_bytes = _totals(trainer, held_out)
     state.validated = loss_sum / weight_sum
     trainer.recorder.row(
         "eval",
@@ -40,16 +43,16 @@ def validate(trainer: "Trainer", state: TrainState) -> None:
         _continue_prompt(trainer, state.step)
 
 
-def _totals(trainer: "Trainer") -> list[float]:
+def _totals(trainer: "Trainer", held_out: Stream[Batch]) -> list[float]:
     """[summed loss in nats, scored tokens, their bytes] over all validation windows and ranks."""
     size, group = trainer.layout.micro_batch_size, trainer.group
-    num_windows = min(trainer.config.eval.num_samples, trainer.holdout_data.num_windows)
+    num_windows = min(trainer.config.eval.num_samples, held_out.num_samples)
     num_micro_batches = -(-num_windows // size)
     totals = [0.0, 0.0, 0.0]
     for turn in range(-(-num_micro_batches // group.num_ranks)):
         index = turn * group.num_ranks + group.rank
         first = min(index, num_micro_batches - 1) * size
-        batch = trainer.batch(trainer.holdout_data, first)
+        batch = trainer.batch(held_out, first)
         # Rows past the last window, and a rank's turn past the last micro-batch, weigh nothing.
         valid = num_windows - first if index < num_micro_batches else 0
         batch.weights[max(0, valid) :] = 0

@@ -1,12 +1,17 @@
 """`seedbed data`: build and inspect token shards."""
 
+import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cluster.commands.options import Json, Sets
-from cluster.output import command, emit
+from cluster.output import command, emit, emit_line
+from seedbed.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from data.build.workers import Workers
 
 app = typer.Typer(help="Build and inspect token shards.", no_args_is_help=True)
 
@@ -15,25 +20,33 @@ app = typer.Typer(help="Build and inspect token shards.", no_args_is_help=True)
 @command
 def build(
     source: Annotated[
-        str, typer.Argument(help="stdlib, a folder, a text file, or .jsonl(.gz|.zst).")
+        str,
+        typer.Argument(help="stdlib, a folder, a text, .jsonl(.gz|.zst) or Parquet file, hf:NAME, or a URL."),
     ] = "stdlib",
     out: Annotated[Path, typer.Option("--out", help="Directory to write; must not exist yet.")] = Path(
         "dataset"
     ),
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Parts worked at once. [default: all cores]", show_default=False)
+    ] = None,
+    on: Annotated[
+        str, typer.Option(metavar="PLACE", help="local processes, ray, or the address of a Ray cluster.")
+    ] = "local",
     sets: Sets = None,
     json: Json = False,
 ) -> None:
     """Turn raw text into tokenizer, token shards and a held-out split.
 
-    Every field of [data] can be given by --set, such as data.vocab_size=8192, data.pattern='*.md'
-    or data.on_undecodable=replace.
+    Every field of [data] can be given by --set, such as data.vocab_size=8192, data.pattern='*.md' or
+    data.filters='["gopher_quality"]'. The result does not depend on the workers, and a build that
+    was killed goes on from the parts that it had finished.
     """
     from data.build import build_dataset
     from data.inspect import inspect_dataset
     from training.recipes import make_config, merge, parse_overrides
 
     config = make_config(merge({"data": {"source": source}}, parse_overrides(sets or [])), "data build").data
-    path = build_dataset(config, out)
+    path = build_dataset(config, out, _workers(workers or len(os.sched_getaffinity(0)), on))
     emit(inspect_dataset(path, num_samples=0), json=json, render=_describe)
 
 
@@ -49,6 +62,72 @@ def inspect(
     from data.inspect import inspect_dataset
 
     emit(inspect_dataset(path, num_samples=samples, verify=verify), json=json, render=_describe)
+
+
+@app.command("trace")
+@command
+def trace(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe, a .toml file, or a run directory.")],
+    steps: Annotated[str, typer.Option(metavar="A:B", help="First and last step, from 1.")] = "1:10",
+    sets: Sets = None,
+    json: Json = False,
+) -> None:
+    """Print the hash of what each step reads; for a run, beside the hash that it recorded.
+
+    Two runs with the same hashes learnt from the same samples in the same order, on whatever number
+    of ranks. Ends with exit code 3 when a run recorded another hash than its configuration gives.
+    """
+    from training.recipes import load_config, make_config, merge, parse_overrides
+    from training.run_directory import RunDirectory, is_run
+    from training.tracing import trace
+
+    first, last = _steps(steps)
+    run = Path(recipe) if is_run(Path(recipe)) else None
+    if run:
+        tables = RunDirectory(run).config().model_dump(mode="json")
+        config = make_config(merge(tables, parse_overrides(sets or [])), recipe)
+    else:
+        config = load_config(recipe, sets or [])
+    different = 0
+    for row in trace(config, first, last, run):
+        different += not row.get("same", True)
+        emit_line(row, json=json, render=_traced)
+    if different:
+        raise DataError(
+            f"{different} of the steps {steps} read other data than {recipe} recorded",
+            "the dataset or the code that orders it is another than the run's",
+        )
+
+
+def _traced(row: dict[str, Any]) -> str:
+    sources = "  ".join(f"{name} {count:,}" for name, count in row.get("sources", {}).items())
+    verdict = ""
+    if "recorded" in row:
+        verdict = "as recorded" if row["same"] else f"recorded: {row['recorded']}"
+    shown = (
+        f"step {row['step']:>8,}  position {row['position']:>12,}  {row['data_hash']}  {sources}  {verdict}"
+    )
+    return shown.rstrip()
+
+
+def _steps(asked: str) -> tuple[int, int]:
+    first, colon, last = asked.partition(":")
+    if not (first.isdecimal() and (last if colon else first).isdecimal()):
+        raise UsageError(f"--steps {asked} is not of the form A:B", "for example --steps 1:10")
+    pair = int(first), int(last if colon else first)
+    if not 1 <= pair[0] <= pair[1]:
+        raise UsageError(f"--steps {asked}: steps count from 1 and ascend", "for example --steps 1:10")
+    return pair
+
+
+def _workers(num_workers: int, on: str) -> "Workers":
+    if on == "local":
+        from data.build.workers import LocalProcesses
+
+        return LocalProcesses(num_workers)
+    from cluster.ray_workers import RayWorkers
+
+    return RayWorkers(num_workers, "" if on == "ray" else on)
 
 
 def _describe(report: dict[str, Any]) -> Any:

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
+
+from data.sources.pieces import Piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +29,6 @@ class Drop:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    """A file of a source; `relative` (with "/") is its name in ids, receipts and messages."""
-
-    relative: str
-    path: Path
-    size: int
-    mtime_ns: int
-
-
 Advance = Callable[[int], None]
 """Called with the number of bytes just read from disk, for progress."""
 
@@ -50,7 +41,11 @@ class Source(Protocol):
 
     @property
     def total_bytes(self) -> int:
-        """What one reading will have told `advance` in all."""
+        """What one reading will have told `advance` in all; 0 when nobody can tell beforehand."""
+
+    @property
+    def drops(self) -> list[Drop]:
+        """What was passed over before anything was read: hidden names, pipes, dead links."""
 
     def describe(self) -> dict[str, Any]:
         """What was asked, for the manifest; the same wherever and whenever the input is the same."""
@@ -58,5 +53,9 @@ class Source(Protocol):
     def identity(self) -> dict[str, Any]:
         """What a cached build depends on: changes when a file is added, removed or modified."""
 
+    def parts(self, part_bytes: int) -> list[list[Piece]]:
+        """The source cut into parts of about `part_bytes`, in order: `read_piece` over all pieces of all
+        parts gives the documents of `documents`."""
+
     def documents(self, advance: Advance) -> Iterator[Document | Drop]:
-        """All documents, in order."""
+        """All drops, then all documents, in order; DataError when too many rows of a file are malformed."""

@@ -1,71 +1,131 @@
 """JSON Lines: one object per line, plain, gzip or zstd, read as a stream."""
 
-import gzip
 import json
-import zlib
-from collections.abc import Iterator
-from typing import IO, Any
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import accumulate, pairwise
+from typing import Any
 
 from data.config import DataConfig
-from data.sources.decoding import document_from_string, printable
-from data.sources.documents import Advance, Document, Drop, FileEntry
-from data.sources.files import unreadable
-from seedbed.errors import DataError
+from data.sources.decoding import document_from_string, id_of, printable, too_long, undecodable
+from data.sources.documents import Advance, Document, Drop
+from data.sources.pieces import Piece, Tally, check_malformed
+from data.sources.streams import COMPRESSED, bounded_lines, open_decompressed, open_piece, pass_over_line
+from data.storage import READ_BYTES
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+SUFFIXES = (".jsonl", *(f".jsonl{suffix}" for suffix in COMPRESSED))
 
-# When this many first rows are all wrong, the file or the field name is, and reading on is waste.
+# When this many first rows of a file are all wrong, the file or the field name is, and reading on is waste.
 HOPELESS_ROWS = 1000
 
-READ_BYTES = 1024 * 1024
+# Ranges of a file whose lines are counted at once: what hides the latency of a remote file.
+PLANNING_THREADS = 8
 
 
-def is_jsonl(name: str) -> bool:
-    """Whether a file of this name is read as JSON Lines."""
-    return name.lower().endswith(SUFFIXES)
+def plan_jsonl(whole: Piece, part_bytes: int, config: DataConfig) -> Iterator[Piece]:
+    """Ranges of whole lines, of about `part_bytes` each, that know how many lines come before them.
+
+    A plain file that is larger is read for that; a compressed one is not cut.
+    """
+    if whole.file_bytes <= part_bytes or whole.relative.lower().endswith(COMPRESSED):
+        yield whole
+        return
+    with ThreadPoolExecutor(PLANNING_THREADS) as pool:
+        wanted = range(part_bytes, whole.file_bytes, part_bytes)
+        starts = sorted({0, whole.file_bytes, *pool.map(lambda offset: _line_start(whole, offset), wanted)})
+        counts = pool.map(lambda cut: _count_lines(whole, *cut), pairwise(starts))
+        lines_before = accumulate(counts, initial=0)
+        for (start, stop), first_line in zip(pairwise(starts), lines_before, strict=False):
+            yield whole.cut(start, stop, first_line)
 
 
-def read_jsonl(entry: FileEntry, config: DataConfig, advance: Advance) -> Iterator[Document | Drop]:
+def _line_start(whole: Piece, offset: int) -> int:
+    """The first byte of a line at or past `offset`, or the end of the file."""
+    with open_piece(whole) as file:
+        file.seek(offset - 1)
+        return offset - 1 + pass_over_line(file)
+
+
+def _count_lines(whole: Piece, start: int, stop: int) -> int:
+    count = 0
+    with open_piece(whole) as file:
+        file.seek(start)
+        while start < stop and (block := file.read(min(READ_BYTES, stop - start))):
+            count += block.count(b"\n")
+            start += len(block)
+    return count
+
+
+def read_jsonl(piece: Piece, config: DataConfig, advance: Advance, tally: Tally) -> Iterator[Document | Drop]:
     """One document per row. Blank lines are no rows.
 
-    Raises DataError when more than `max_malformed_share` of the rows are malformed or lack the
-    text, or when a compressed file ends early.
+    Raises DataError when the file is damaged, or when all of its first rows are malformed.
     """
-    num_rows = num_bad = 0
-    example = ""
-    for number, line in enumerate(_lines(entry, advance), start=1):
-        if not line.strip():
-            continue
-        num_rows += 1
-        row = _document_of(line, f"{entry.relative}:{number}", config)
-        if isinstance(row, Drop) and row.reason in ("malformed", "missing_field"):
-            num_bad += 1
-            example = example or f"{row.source}: {row.detail}"
-            if num_bad == num_rows == HOPELESS_ROWS:
-                break
-        yield row
-    if num_bad > config.max_malformed_share * num_rows:
-        raise DataError(
-            f"{entry.path}: {num_bad:,} of the {num_rows:,} rows read are malformed or have no text, "
-            f"more than data.max_malformed_share = {config.max_malformed_share:g} allows; first {example}",
-            f"repair it, set data.text_field (now {config.text_field!r}), or raise data.max_malformed_share",
-        )
+    lines = _lines(piece, config.max_document_bytes, advance)
+    for number, (line, num_bytes) in enumerate(lines, start=piece.first_line + 1):
+        where = f"{piece.relative}:{number}"
+        if line is None:
+            tally.rows += 1
+            yield too_long(where, where, num_bytes, config.max_document_bytes)
+        elif not line.isspace():
+            tally.rows += 1
+            row = _document_of(line, where, config)
+            if isinstance(row, Drop) and row.reason in ("malformed", "missing_field"):
+                tally.note_bad(f"{row.source}: {row.detail}")
+                # Only of a file's beginning, so that cutting the file changes nothing.
+                if tally.bad == tally.rows == HOPELESS_ROWS and piece.start == 0:
+                    check_malformed([{piece.relative: tally.as_json()}], config)
+            yield row
+
+
+def _lines(piece: Piece, max_bytes: int, advance: Advance) -> Iterator[tuple[bytes | None, int]]:
+    if piece.relative.lower().endswith(COMPRESSED):
+        with open_decompressed(piece, advance) as file:
+            yield from bounded_lines(file, max_bytes)
+        return
+    left = piece.stop - piece.start
+    with open_piece(piece) as file:
+        file.seek(piece.start)
+        for line, num_bytes in bounded_lines(file, max_bytes):
+            advance(num_bytes)
+            yield line, num_bytes
+            left -= num_bytes
+            if left <= 0:
+                return
+
+
+@cache
+def _json_loads() -> Callable[[bytes], Any]:
+    """orjson where it is installed: what it refuses, and what it may change, goes to json all the same."""
+    try:
+        import orjson
+    except ImportError:
+        return json.loads
+    return orjson.loads
 
 
 def _document_of(line: bytes, where: str, config: DataConfig) -> Document | Drop:
+    """The document of a row that is plain JSON, as nearly all are; `_odd_document_of` knows all others."""
+    try:
+        row = _json_loads()(line)
+    except ValueError:
+        return _odd_document_of(line, where, config)
+    # What orjson gives as a float may be an integer of more than 64 bits.
+    if not isinstance(row, dict) or isinstance(row.get(config.id_field), float):
+        return _odd_document_of(line, where, config)
+    return _document_of_row(row, where, config)
+
+
+def _odd_document_of(line: bytes, where: str, config: DataConfig) -> Document | Drop:
     replaced = False
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
-        if config.on_undecodable == "fail":
-            raise DataError(
-                f"{where}: byte {error.start} of the line is not UTF-8 ({error.reason})",
-                "repair the file, or set data.on_undecodable to drop or replace",
-            ) from error
-        if config.on_undecodable == "drop":
-            return Drop(
-                where, where, "undecodable", f"byte {error.start} of the line is not UTF-8 ({error.reason})"
-            )
+        detail = f"byte {error.start} of the line is not UTF-8 ({error.reason})"
+        drop = undecodable(config.on_undecodable, Drop(where, where, "undecodable", detail))
+        if drop is not None:
+            return drop
         text, replaced = line.decode("utf-8", errors="replace"), True
     try:
         row = json.loads(text.removeprefix("\ufeff"))
@@ -73,90 +133,16 @@ def _document_of(line: bytes, where: str, config: DataConfig) -> Document | Drop
         return Drop(where, where, "malformed", printable(f"not JSON: {error}"))
     if not isinstance(row, dict):
         return Drop(where, where, "malformed", f"not an object but {type(row).__name__}")
-    id = _id_of(row, where, config.id_field)
-    value = row.get(config.text_field)
-    if not isinstance(value, str):
+    return _document_of_row(row, where, config, replaced)
+
+
+def _document_of_row(
+    row: dict[str, Any], where: str, config: DataConfig, replaced: bool = False
+) -> Document | Drop:
+    value = row.pop(config.id_field, None) if config.id_field != config.text_field else None
+    id = id_of(value, where)
+    if not isinstance(row.get(config.text_field), str):
         problem = "is not a string" if config.text_field in row else "is missing"
         return Drop(id, where, "missing_field", f"field {config.text_field!r} {problem}")
-    meta = {key: item for key, item in row.items() if key not in (config.text_field, config.id_field)}
-    return document_from_string(value, config.on_undecodable, id, where, meta, replaced)
-
-
-def _id_of(row: dict[str, Any], where: str, field: str) -> str:
-    value = row.get(field)
-    return printable(str(value)) if isinstance(value, str | int) and value != "" else where
-
-
-def _lines(entry: FileEntry, advance: Advance) -> Iterator[bytes]:
-    name = entry.relative.lower()
-    try:
-        with open(entry.path, "rb") as file:
-            if name.endswith(".gz"):
-                yield from gzip.GzipFile(fileobj=_Counted(file, advance), mode="rb")
-            elif name.endswith(".zst"):
-                yield from _split_lines(_zstd_chunks(file, entry, advance))
-            else:
-                for line in file:
-                    advance(len(line))
-                    yield line
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise _damaged(entry, str(error)) from error
-    except OSError as error:
-        raise unreadable(entry, error) from error
-
-
-class _Counted:
-    """The part of a binary file that `gzip` uses, reporting what is read."""
-
-    def __init__(self, file: IO[bytes], advance: Advance) -> None:
-        self._file, self._advance = file, advance
-
-    def read(self, size: int = -1) -> bytes:
-        block = self._file.read(size)
-        self._advance(len(block))
-        return block
-
-    def seek(self, offset: int) -> int:
-        return self._file.seek(offset)
-
-
-def _zstd_chunks(file: IO[bytes], entry: FileEntry, advance: Advance) -> Iterator[bytes]:
-    """The content of one or more zstd frames. (`stream_reader` ends a cut frame without an error.)"""
-    try:
-        import zstandard
-    except ImportError as error:
-        raise DataError(
-            f"reading {entry.path} needs the zstandard package",
-            "pip install 'seedbed[zstd]', or decompress it",
-        ) from error
-    frame = None
-    try:
-        while block := file.read(READ_BYTES):
-            advance(len(block))
-            while block:
-                if frame is None:
-                    frame = zstandard.ZstdDecompressor().decompressobj()
-                yield frame.decompress(block)
-                block = frame.unused_data if frame.eof else b""
-                frame = None if frame.eof else frame
-    except zstandard.ZstdError as error:
-        raise _damaged(entry, str(error)) from error
-    if frame is not None:
-        raise _damaged(entry, "the last frame is cut off")
-
-
-def _split_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Lines with their line ends; only the current line's pieces are held."""
-    pieces: list[bytes] = []
-    for chunk in chunks:
-        first, *others = chunk.split(b"\n")
-        pieces.append(first)
-        for piece in others:
-            yield b"".join(pieces) + b"\n"
-            pieces = [piece]
-    if last := b"".join(pieces):
-        yield last
-
-
-def _damaged(entry: FileEntry, detail: str) -> DataError:
-    return DataError(f"{entry.path} is damaged or cut off: {detail}", "fetch or compress the file again")
+    text = row.pop(config.text_field)
+    return document_from_string(text, config.on_undecodable, id, where, row, replaced)

@@ -66,9 +66,10 @@ def save_checkpoint(run: Path, dataset: Path, step: int) -> Path:
         values = initial_values(name, 0, parameter.numel(), config.model, seed=0).reshape(parameter.shape)
         parameter.data.copy_(parameter.data.new_tensor(values))
         shards.append(Shard(f"model/{name}", parameter.data, tuple(parameter.shape), (0,) * parameter.ndim))
+    tokenizer = opened.tokenizer()
     attachments = {
         "config.toml": to_toml(config).encode(),
-        "tokenizer.json": opened.tokenizer_path.read_bytes(),
+        tokenizer.file_name: tokenizer.to_bytes(),
     }
     run.mkdir(parents=True, exist_ok=True)
     (run / "config.toml").write_bytes(attachments["config.toml"])

@@ -171,7 +171,7 @@ def test_a_flipped_byte_in_a_shard_stops_training_before_it_is_learnt(seedbed_cl
     cached = Path(json.loads(config.split("path = ", 1)[1].splitlines()[0]))
     dataset = tmp_path / "dataset"
     shutil.copytree(cached, dataset)
-    shard = dataset / "train-00000.tokens"
+    shard = dataset / "part-00000" / "train-000.tokens"
     content = bytearray(shard.read_bytes())
     content[len(content) // 3] ^= 1
     shard.write_bytes(content)

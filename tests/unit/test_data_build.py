@@ -35,7 +35,9 @@ def config_of(source: Path, **options) -> DataConfig:
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in path.iterdir()}
+    """Everything in the dataset; the note of which files it was built from is not part of it."""
+    files = (file for file in path.rglob("*") if file.is_file() and file.name != "built_from.json")
+    return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
 def test_same_input_gives_the_same_bytes_and_digest(tmp_path):
@@ -67,7 +69,7 @@ def test_counts_add_up_and_drops_are_listed(tmp_path):
         "latin.txt": "undecodable",
         "picture.png": "binary",
     }
-    assert "0007.txt" in rows[0]["detail"]
+    assert "0007.txt" in rows[-1]["detail"]
     splits = manifest["splits"]
     assert splits["train"]["documents"] + splits["holdout"]["documents"] == 40
     kept = sum(file.stat().st_size for file in source.glob("00*.txt"))
@@ -145,7 +147,8 @@ def test_building_again_repairs_a_damaged_dataset(tmp_path):
     config, out = config_of(corpus(tmp_path / "source")), tmp_path / "out"
     build_dataset(config, out)
     before = contents(out)
-    (out / "train-00000.tokens").write_bytes(before["train-00000.tokens"][::-1])
+    tokens = "part-00000/train-000.tokens"
+    (out / tokens).write_bytes(before[tokens][::-1])
     build_dataset(config, out)
     assert contents(out) == before
 
@@ -161,25 +164,158 @@ def start(code: str, **env: str) -> subprocess.Popen:
     )
 
 
-def test_killed_build_leaves_no_dataset_and_the_next_one_cleans_up(tmp_path):
-    """Otherwise a preempted job would leave half a dataset that looks whole, or fill the disk."""
-    source, out = corpus(tmp_path / "source", 150, 2000), tmp_path / "out"
-    code = (
-        "from data.build import build_dataset; from data.config import DataConfig;"
-        f"build_dataset(DataConfig(source={str(source)!r}, vocab_size=400), {str(out)!r})"
-    )
-    for wanted in ("drops.jsonl", "train-00000.tokens"):
-        process = start(code)
-        while not list(tmp_path.glob(f".out.building-*/{wanted}")):
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
+BUILD = """
+import sys
+from data.build import build_dataset
+from data.build.workers import LocalProcesses
+from data.config import DataConfig
+source, out, workers = sys.argv[1:]
+config = DataConfig(source=source, vocab_size=400, part_bytes=200_000, shard_tokens=20_000)
+build_dataset(config, out, LocalProcesses(int(workers)))
+"""
+
+
+def start_build(source: Path, out: Path, workers: int) -> subprocess.Popen:
+    command = [sys.executable, "-P", "-c", BUILD, str(source), str(out), str(workers)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen) -> None:
+    output = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A source of some ten parts, and what one worker makes of it undisturbed."""
+    folder = tmp_path_factory.mktemp("large")
+    source = corpus(folder / "source", 150, 2000)
+    (source / "copy.txt").write_text((source / "0007.txt").read_text())
+    finish(start_build(source, folder / "out", 1))
+    return source, contents(folder / "out")
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_any_number_of_workers_gives_the_same_bytes(large, tmp_path, workers):
+    """Otherwise the same corpus would be another dataset on another machine."""
+    source, expected = large
+    finish(start_build(source, tmp_path / "out", workers))
+    assert contents(tmp_path / "out") == expected
+    assert len({name.partition("/")[0] for name in expected if name.startswith("part-")}) > 5
+
+
+def kill_and_finish(source: Path, folder: Path, delays: list[float]) -> dict[str, bytes]:
+    """Kill a build (and, by its death, its workers) after each delay, then let it end."""
+    for turn, delay in enumerate(delays):
+        process = start_build(source, folder / "out", 1 + turn % 2)
+        try:
+            process.wait(delay)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
         process.communicate()
-        assert not out.exists()
-        assert len(list(tmp_path.glob(".out.building-*"))) == 1
-    build_dataset(config_of(source), out)
-    Dataset.open(out, verify=True)
+        if (folder / "out").exists():
+            break
+        assert not list(folder.glob("out/*"))
+    finish(start_build(source, folder / "out", 2))
+    assert sorted(os.listdir(folder)) == ["out"]
+    return contents(folder / "out")
+
+
+def test_killed_build_goes_on_from_what_was_finished(large, tmp_path):
+    """Otherwise a preempted job would begin again, lose or double documents, or leave half a dataset."""
+    source, expected = large
+    assert kill_and_finish(source, tmp_path, [0.8, 1.2, 1.6]) == expected
+
+
+@pytest.mark.chaos
+@pytest.mark.long
+def test_twenty_kills_at_random_moments_change_nothing(large, tmp_path):
+    """Otherwise there would be a moment at which a kill corrupts a dataset."""
+    source, expected = large
+    draws = generator(0, "kills").uniform(0.3, 3.0, size=20).tolist()
+    for number in range(0, 20, 4):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        assert kill_and_finish(source, folder, draws[number : number + 4]) == expected
+
+
+def test_finished_parts_are_not_worked_again(tmp_path, monkeypatch):
+    """Otherwise a build that failed at its last part would cost everything again."""
+    from data.build import stages
+
+    source, config = corpus(tmp_path / "source", 40, 500), {"vocab_size": 400, "part_bytes": 20_000}
+    (source / "0039.txt").write_bytes(b"\xff" * 100)
+    failing = config_of(source, on_undecodable="fail", **config)
+    with pytest.raises(DataError, match=r"0039\.txt"):
+        build_dataset(failing, tmp_path / "out")
+    (source / "0039.txt").write_text("repaired " * 30)
+    worked = []
+    survey = stages.survey_part
+    monkeypatch.setattr(
+        stages, "survey_part", lambda task, advance: worked.append(task["part"]) or survey(task, advance)
+    )
+    build_dataset(failing, tmp_path / "out")
+    assert worked == [max(worked)], "only the part that failed"
     assert sorted(os.listdir(tmp_path)) == ["out", "source"]
+
+
+def test_near_duplicates_are_dropped_when_asked(tmp_path):
+    """Otherwise a page crawled twice with another date would be learnt twice."""
+    source = corpus(tmp_path / "source", 20)
+    text = (source / "0003.txt").read_text()
+    (source / "later.txt").write_text(text.replace("word", "word", 1) + " and a date")
+    path = build_dataset(config_of(source, drop_near_duplicates=True, holdout_fraction=0), tmp_path / "out")
+    dataset = Dataset.open(path)
+    assert dataset.manifest["drops"] == {"near_duplicate": 1}
+    rows = [json.loads(line) for line in (path / "drops.jsonl").read_text().splitlines()]
+    assert [(row["id"], "0003.txt" in row["detail"]) for row in rows] == [("later.txt", True)]
+    assert dataset.split("train").num_documents == 20
+    assert dataset.split("holdout").num_documents == 0
+    assert inspect_dataset(path)["documents"] == 20
+
+
+def test_filters_and_evaluation_items_drop_with_a_reason(tmp_path):
+    """Otherwise junk would be learnt, and benchmarks would be scored on what was seen."""
+    source = corpus(tmp_path / "source", 20)
+    item = " ".join(f"question{number}" for number in range(20))
+    (tmp_path / "eval.jsonl").write_text(json.dumps({"question": item}) + "\n")
+    (source / "leak.txt").write_text((source / "0001.txt").read_text() + " " + item)
+    (source / "short.txt").write_text("too short to teach")
+    config = config_of(
+        source,
+        filters=("gopher_quality",),
+        filter_options={"gopher_quality.min_stop_words": 0, "gopher_quality.min_letter_word_ratio": 0},
+        decontaminate=(str(tmp_path / "eval.jsonl"),),
+    )
+    manifest = Dataset.open(build_dataset(config, tmp_path / "out")).manifest
+    assert manifest["drops"]["contaminated"] == 1
+    assert sum(manifest["drops"].values()) == 2
+    assert "gopher_quality" in json.dumps(manifest["filters"])
+
+
+def test_repeated_ids_are_kept_and_listed(tmp_path):
+    """Otherwise a document could not be found by its id, and nobody would know."""
+    rows = [
+        json.dumps({"id": f"{number % 9}", "text": f"text number {number} " * 20}) for number in range(12)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    path = build_dataset(config_of(tmp_path / "rows.jsonl", part_bytes=1000), tmp_path / "out")
+    assert Dataset.open(path).manifest["repeated_ids"] == 3
+    listed = [json.loads(line) for line in (path / "drops.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["reason"]) for row in listed] == [(name, "repeated_id") for name in "012"]
+    assert "rows.jsonl:1" in listed[0]["detail"]
+    assert listed[0]["source"].endswith(":10")
+
+
+def test_malformed_rows_are_counted_over_all_parts_of_a_file(tmp_path):
+    """Otherwise a file of rubbish would pass, a part at a time, or fail for one bad part."""
+    rows = [json.dumps({"text": f"text number {number} " * 20}) for number in range(200)]
+    rows[150] = rows[151] = "{not json"
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    config = config_of(tmp_path / "rows.jsonl", part_bytes=4000, max_malformed_share=0.009)
+    with pytest.raises(DataError, match=r"2 of the 200 rows.*rows\.jsonl:151"):
+        build_dataset(config, tmp_path / "out")
+    build_dataset(config.model_copy(update={"max_malformed_share": 0.01}), tmp_path / "out")
 
 
 def test_two_processes_that_ask_at_once_build_once(tmp_path):
@@ -205,14 +341,14 @@ def test_cache_is_found_again_and_follows_its_inputs(tmp_path, monkeypatch):
     monkeypatch.setenv("SEEDBED_CACHE", str(tmp_path / "cache"))
     source = corpus(tmp_path / "source")
     config = config_of(source)
-    path = ensure_dataset(config)
+    path = Path(ensure_dataset(config))
     built = (path / "manifest.json").stat().st_mtime_ns
-    assert ensure_dataset(config) == path
+    assert ensure_dataset(config) == str(path)
     assert (path / "manifest.json").stat().st_mtime_ns == built
-    assert ensure_dataset(config_of(source, vocab_size=401)) != path
+    assert ensure_dataset(config_of(source, vocab_size=401)) != str(path)
     (source / "0000.txt").write_text("other words entirely")
-    assert ensure_dataset(config) != path
-    assert ensure_dataset(DataConfig(path=str(path))) == path
+    assert ensure_dataset(config) != str(path)
+    assert ensure_dataset(DataConfig(path=str(path))) == str(path)
     with pytest.raises(DataError, match="not a dataset"):
         ensure_dataset(DataConfig(path=str(tmp_path)))
 
@@ -221,26 +357,30 @@ def test_damaged_cache_is_built_again(tmp_path, monkeypatch, capfd):
     """Otherwise a disk that was once full would break every later run."""
     monkeypatch.setenv("SEEDBED_CACHE", str(tmp_path / "cache"))
     config = config_of(corpus(tmp_path / "source"))
-    path = ensure_dataset(config)
+    path = Path(ensure_dataset(config))
     before = contents(path)
-    (path / "train-00000.tokens").write_bytes(b"")
+    (path / "part-00000" / "train-000.tokens").write_bytes(b"")
     shutil.copytree(path, tmp_path / "kept")
-    assert ensure_dataset(config) == path
+    assert ensure_dataset(config) == str(path)
     assert contents(path) == before
     assert "damaged" in capfd.readouterr().err
 
 
-def test_source_that_changes_while_it_is_read_is_noticed(tmp_path):
+def test_source_that_changes_while_it_is_read_is_noticed(tmp_path, monkeypatch):
     """Otherwise documents would be trained on that no split rule ever saw."""
-    from data.corpus import kept_documents, survey
-    from data.sources import open_source
+    from data.build import stages
 
-    source = open_source(config_of(corpus(tmp_path / "source")))
-    known = survey(source, 0.5, lambda drop: None, lambda count: None)
-    assert len(list(kept_documents(source, known, lambda count: None))) == 40
-    (tmp_path / "source" / "0003.txt").write_text("changed since")
+    source = corpus(tmp_path / "source")
+    decide = stages.decide
+
+    def change(*args):
+        (source / "0003.txt").write_text("changed since")
+        return decide(*args)
+
+    monkeypatch.setattr(stages, "decide", change)
     with pytest.raises(DataError, match=r"0003\.txt changed"):
-        list(kept_documents(source, known, lambda count: None))
+        build_dataset(config_of(source), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_stdlib_builds_in_time_and_can_be_inspected(tmp_path):

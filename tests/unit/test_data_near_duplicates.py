@@ -5,16 +5,21 @@ import subprocess
 import sys
 import sysconfig
 import time
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data.build import build_dataset
 from data.config import DataConfig
+from data.minhash import MinHasher
 from data.near_duplicates import (
-    MinHasher,
+    band_keys,
     candidate_probability,
+    cluster_duplicates,
     group_near_duplicates,
     recall_threshold,
 )
@@ -47,22 +52,73 @@ def pair(rng, shared, own):
     return [" ".join(start + words(rng, own)) for _ in range(2)]
 
 
-def test_signatures_estimate_jaccard_without_bias():
+@pytest.mark.parametrize("num_words", [100, 2000, 60_000])
+def test_signatures_estimate_jaccard_without_bias(num_words):
     """Otherwise a threshold of 0.5 would mean something else than a similarity of 0.5."""
-    rng, hasher, errors = generator(1, "test"), MinHasher(), []
-    for _ in range(200):
-        one, other = pair(rng, int(rng.integers(50, 400)), int(rng.integers(5, 200)))
-        estimate = (hasher.signature(one) == hasher.signature(other)).mean()
-        errors.append(estimate - jaccard(shingles(one), shingles(other)))
-    errors = np.array(errors)
-    assert abs(errors.mean()) < 4 * 0.047 / np.sqrt(200)
-    assert errors.std() < 0.055
+    rng, hasher = generator(1, "test", num_words), MinHasher()
+    count = 200 if num_words < 10_000 else 10
+    texts = [
+        text
+        for share in rng.uniform(0.2, 0.95, size=count)
+        for text in pair(rng, int(num_words * share), int(num_words * (1 - share)))
+    ]
+    exact = np.array(
+        [jaccard(shingles(a), shingles(b)) for a, b in zip(texts[::2], texts[1::2], strict=True)]
+    )
+    signatures = hasher.signatures(texts)
+    errors = (signatures[::2] == signatures[1::2]).mean(axis=1) - exact
+    in_standard_errors = errors / np.sqrt(exact * (1 - exact) / hasher.num_permutations)
+    assert abs(in_standard_errors.mean()) < 4 / np.sqrt(count)
+    assert abs(in_standard_errors.std() - 1) < 4 / np.sqrt(2 * count)
+
+
+def test_bands_meet_as_often_as_the_formula_says():
+    """Otherwise the orders would not be independent, and the filter's 0.72 another number."""
+    rng, hasher = generator(6, "test"), MinHasher()
+    texts = [text for _ in range(1000) for text in pair(rng, 84, 10)]
+    keys = band_keys(hasher.signatures(texts))
+    met = (keys[:, ::2] == keys[:, 1::2]).any(axis=0).mean()
+    expected = candidate_probability(80 / 100, 14, 8)
+    assert abs(met - expected) < 4 * np.sqrt(expected * (1 - expected) / 1000)
+
+
+@given(st.lists(st.text(max_size=60), max_size=8))
+def test_a_signature_is_the_texts_own(texts):
+    """Otherwise what is a near-copy would depend on the batch that a document came in."""
+    together = MinHasher().signatures(texts)
+    assert together.shape == (len(texts), 112)
+    assert together.dtype == np.uint32
+    for text, signature in zip(texts, together, strict=True):
+        assert (MinHasher().signature(text) == signature).all()
+
+
+def test_long_texts_next_to_short_ones():
+    """Otherwise blocks and pages of arrays would show in the signatures."""
+    rng = generator(7, "test")
+    texts = [" ".join(words(rng, count)) for count in (3, 50_000, 1, 7, 20_000, 9_000, 5)]
+    texts.insert(2, "...")
+    together = MinHasher().signatures(texts)
+    assert all((MinHasher().signature(text) == row).all() for text, row in zip(texts, together, strict=True))
+    backwards = MinHasher().signatures(texts[::-1])
+    assert (backwards[::-1] == together).all()
+
+
+@pytest.mark.parametrize("first", [0x4E00, 0x0E01, 0x3042])
+def test_scripts_without_spaces_have_near_copies_too(first):
+    """Otherwise a Chinese, Thai or Japanese page would be one word, and never like another."""
+    letters = generator(8, "test", first).integers(40, size=2000) + first
+    text = "".join(map(chr, letters))
+    edited = text[:700] + chr(first) * 3 + text[700:]
+    agreement = (MinHasher().signature(text) == MinHasher().signature(edited)).mean()
+    assert agreement > 0.9
+    other = "".join(map(chr, generator(9, "test", first).integers(40, size=2000) + first))
+    assert (MinHasher().signature(text) == MinHasher().signature(other)).mean() < 0.1
 
 
 def test_signatures_are_the_same_in_every_process():
     """Otherwise two machines would split the same corpus differently."""
     text = "the quick brown fox jumps over the lazy dog again and again"
-    code = f"from data.near_duplicates import MinHasher; print(MinHasher().signature({text!r}).tolist())"
+    code = f"from data.minhash import MinHasher; print(MinHasher().signature({text!r}).tolist())"
     outputs = {
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env
@@ -70,6 +126,12 @@ def test_signatures_are_the_same_in_every_process():
         for env in ({"PYTHONHASHSEED": "1", "PYTHONPATH": "."}, {"PYTHONHASHSEED": "2", "PYTHONPATH": "."})
     }
     assert outputs == {f"{MinHasher().signature(text).tolist()}\n"}
+
+
+def test_signatures_are_the_same_on_every_machine_and_in_every_release():
+    """Otherwise an upgrade would move documents between training and the holdout, unseen."""
+    signature = MinHasher().signature("The quick brown fox — jumps over 13 lazy dogs, 北京")
+    assert signature[:4].tolist() == [571258089, 240933949, 430242501, 473069749]
 
 
 @pytest.mark.parametrize("text", ["", "one", "one two three four", "...!?", "一二三四"])
@@ -88,7 +150,7 @@ def test_holdout_bands_miss_no_pair_at_the_threshold():
     assert (
         min(jaccard(shingles(a), shingles(b)) for a, b in zip(texts[::2], texts[1::2], strict=True)) > 0.495
     )
-    groups = group_near_duplicates(np.stack([hasher.signature(text) for text in texts]), **HOLDOUT)
+    groups = group_near_duplicates(hasher.signatures(texts), **HOLDOUT)
     assert (groups[::2] == groups[1::2]).mean() >= 0.995
     assert len(np.unique(groups)) >= 400, "pairs that share nothing were joined"
     assert candidate_probability(0.5, 56, 2) > 1 - 1e-6
@@ -100,9 +162,47 @@ def test_dedup_bands_catch_copies_and_leave_others():
     rng, hasher = generator(3, "test"), MinHasher()
     near = [text for _ in range(100) for text in pair(rng, 400, 10)]
     far = [text for _ in range(100) for text in pair(rng, 200, 100)]
-    groups = group_near_duplicates(np.stack([hasher.signature(text) for text in near + far]), **DEDUP)
+    groups = group_near_duplicates(hasher.signatures(near + far), **DEDUP)
     assert (groups[:200:2] == groups[1:200:2]).mean() > 0.98
     assert (groups[200::2] == groups[201::2]).mean() < 0.05
+
+
+def test_clusters_are_what_shared_bands_connect():
+    """Otherwise a copy would be kept, or a text dropped for a stranger."""
+    rng = generator(10, "test")
+    signatures = rng.integers(8, size=(300, 12), dtype=np.uint32)
+    labels = np.arange(300)
+    for band in range(3):
+        for one, other in combinations(range(300), 2):
+            rows = slice(4 * band, 4 * band + 4)
+            if (signatures[one, rows] == signatures[other, rows]).all():
+                low, high = sorted((labels[one], labels[other]))
+                labels[labels == high] = low
+    assert 1 < len(np.unique(labels)) < 300
+    assert (cluster_duplicates(band_keys(signatures, bands=3, rows=4)) == labels).all()
+    parts = np.split(signatures, [0, 100, 101, 300])
+    assert (cluster_duplicates([band_keys(part, bands=3, rows=4) for part in parts]) == labels).all()
+
+
+def test_clusters_of_planted_copies():
+    """Otherwise the filter would not do what datatrove's does: drop all but the first of a family."""
+    rng = generator(11, "test")
+    texts = []
+    for _ in range(100):
+        own = words(rng, 400)
+        texts += [" ".join(own), " ".join([*own[:200], "changed", *own[201:]]), " ".join(words(rng, 400))]
+    labels = cluster_duplicates(band_keys(MinHasher().signatures(texts)))
+    expected = np.arange(300)
+    expected[1::3] = expected[::3]
+    assert (labels == expected).all()
+
+
+def test_no_documents_have_no_clusters():
+    """Otherwise a part that lost everything to the filters would stop the build."""
+    signatures = MinHasher().signatures([])
+    assert cluster_duplicates([]).tolist() == []
+    assert cluster_duplicates([band_keys(signatures), band_keys(signatures)]).tolist() == []
+    assert group_near_duplicates(signatures, **HOLDOUT).tolist() == []
 
 
 def test_groups_are_transitive_and_named_by_their_first_member():
@@ -111,7 +211,7 @@ def test_groups_are_transitive_and_named_by_their_first_member():
     base = words(rng, 600)
     chain = [" ".join(base[start : start + 300]) for start in range(0, 301, 50)]
     other = " ".join(words(rng, 300))
-    groups = group_near_duplicates(np.stack([hasher.signature(text) for text in [other, *chain]]), **HOLDOUT)
+    groups = group_near_duplicates(hasher.signatures([other, *chain]), **HOLDOUT)
     assert groups.tolist() == [0] + [1] * len(chain)
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.order import Permutation
+from data.order import BLOCKS_PER_POOL, UNITS_PER_BLOCK, EpochOrder, Permutation, PooledOrder
+from seedbed.randomness import seed64
 
 
 def test_every_index_comes_exactly_once():
@@ -44,6 +45,27 @@ def test_order_is_frozen():
         396419705836,
         938857627513,
         940031683149,
+    ]
+    pooled = PooledOrder(10**10 + 3, 2, 5)
+    assert pooled.many(np.array([0, 1, 10**9, 10**10 + 2])).tolist() == [
+        6004301618,
+        4468071676,
+        7404324957,
+        3816860062,
+    ]
+    assert PooledOrder(100, 2, 5, 8, 3).many(np.arange(0, 100, 9)).tolist() == [
+        97,
+        28,
+        26,
+        74,
+        81,
+        13,
+        21,
+        8,
+        62,
+        52,
+        2,
+        56,
     ]
 
 
@@ -82,3 +104,81 @@ def test_what_is_outside_is_refused():
             Permutation(10, 0)(index)
     with pytest.raises(ValueError, match="1 <= n"):
         Permutation(0, 0)
+
+
+@given(
+    n=st.integers(1, 4000),
+    width=st.integers(1, 70),
+    blocks=st.integers(1, 20),
+    seed=st.integers(0, 3),
+    epoch=st.integers(0, 3),
+)
+@settings(max_examples=80, deadline=None)
+def test_pooled_order_reaches_every_unit_once(n, width, blocks, seed, epoch):
+    """Otherwise whatever does not divide the number of windows would be lost, or read twice."""
+    order = PooledOrder(n, seed, epoch, width, blocks)
+    units = order.many(np.arange(n))
+    assert np.array_equal(np.sort(units), np.arange(n))
+    some = np.arange(n)[:: max(1, n // 7)]
+    assert np.array_equal(order.many(some), units[some])
+
+
+@given(n=st.integers(200_000, 2**61), position=st.floats(0, 1), seed=st.integers(0, 9))
+@settings(max_examples=100, deadline=None)
+def test_pooled_order_of_any_size_stays_near_itself(n, position, seed):
+    """Otherwise each sample of a large corpus would open another shard, and hash another slice."""
+    order = PooledOrder(n, seed, 0)
+    start = min(int(position * n), n - 5000)
+    units = order.many(np.arange(start, start + 5000))
+    assert len(set(units.tolist())) == 5000
+    assert units.min() >= 0
+    assert units.max() < n
+    # At most two pools, of fewer than two times BLOCKS_PER_POOL blocks each.
+    assert len(set((units // UNITS_PER_BLOCK).tolist())) <= 4 * BLOCKS_PER_POOL
+
+
+def test_small_corpora_have_the_plain_order():
+    """Otherwise the order of every run that is small would have changed."""
+    for n in (1, 1000, UNITS_PER_BLOCK * BLOCKS_PER_POOL, 2 * UNITS_PER_BLOCK * BLOCKS_PER_POOL - 300):
+        places = np.arange(min(n, 2000))
+        for epoch in (0, 3):
+            plain = Permutation(n, seed64(7, "order", epoch)).many(places)
+            assert np.array_equal(PooledOrder(n, 7, epoch).many(places), plain)
+
+
+def test_pools_are_made_of_blocks_from_everywhere_and_the_short_one_moves():
+    """Otherwise a long corpus would be read front to back, or its tail always at the same time."""
+    n, width, blocks = 64 * 40 + 17, 40, 8
+    places = []
+    for epoch in range(200):
+        units = PooledOrder(n, 0, epoch, width, blocks).many(np.arange(n))
+        if epoch == 0:
+            first = units[: width * blocks]
+            assert len(set((first // width).tolist())) <= blocks + 1
+            assert first.max() - first.min() > n // 2
+            assert (np.abs(np.diff(units)) == 1).mean() < 0.02
+        places.append(int(np.flatnonzero(units == n - 1)[0]) / n)
+    assert min(places) < 0.1
+    assert max(places) > 0.9
+    assert abs(np.mean(places) - 0.5) < 5 * np.sqrt(1 / 12 / 200)
+
+
+@given(
+    num_units=st.integers(1, 1500),
+    start=st.integers(0, 5000),
+    counts=st.lists(st.integers(0, 700), max_size=5),
+)
+@settings(max_examples=40, deadline=None)
+def test_epochs_follow_each_other_however_they_are_asked_for(num_units, start, counts):
+    """Otherwise large and small micro-batches would see different orders."""
+    order, at = EpochOrder(num_units, 3), start
+    for count in counts:
+        epochs, units = order.units(at, count)
+        expected = np.arange(at, at + count)
+        assert np.array_equal(epochs, expected // num_units)
+        for epoch in set(epochs.tolist()):
+            here = epochs == epoch
+            assert np.array_equal(
+                units[here], PooledOrder(num_units, 3, epoch).many(expected[here] % num_units)
+            )
+        at += count

@@ -8,11 +8,14 @@ import pytest
 
 from data.build import build_dataset
 from data.config import DataConfig
+from data.location import Location
 from data.shard_writer import SplitWriter, token_dtype
-from data.shards import Dataset, Split, open_verified
+from data.shards import Dataset
+from data.split import SHARD_ROW, Split
 from seedbed.errors import DataError
 from seedbed.files import hash_file
 from seedbed.randomness import generator
+from seedbed.verified import VerifiedFile
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,7 @@ def test_documents_come_back_with_their_text_and_provenance(built):
 def test_any_range_is_read_across_shards(built):
     """Otherwise the window at a shard's end would be short, shifted or missing."""
     split = Dataset.open(built[0]).split("train")
-    assert len(split._shards) >= 3
+    assert split.num_shards >= 3
     everything = np.concatenate([tokens for _, tokens in split.documents()])
     assert everything.dtype == np.int64
     assert np.array_equal(split.tokens(0, split.num_tokens), everything)
@@ -73,7 +76,7 @@ def test_any_range_is_read_across_shards(built):
 
 
 def files_of(path):
-    return sorted(file.name for file in path.iterdir())
+    return sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
 
 
 def touch_everything(path):
@@ -89,11 +92,11 @@ def touch_everything(path):
 @pytest.mark.parametrize("suffix", [".tokens", ".index.npy", ".documents.jsonl"])
 def test_flipped_byte_is_caught_at_the_first_reading(copied, suffix):
     """Otherwise a bad disk would train a model on noise, and nobody would know."""
-    victim = copied / f"train-00001{suffix}"
+    victim = copied / "part-00000" / f"train-001{suffix}"
     raw = bytearray(victim.read_bytes())
     raw[len(raw) // 2] ^= 1
     victim.write_bytes(raw)
-    with pytest.raises(DataError, match=rf"train-00001\{suffix} is damaged: bytes 0 to") as raised:
+    with pytest.raises(DataError, match=rf"train-001\{suffix} is damaged: bytes 0 to") as raised:
         touch_everything(copied)
     assert "seedbed data build" in raised.value.fix
 
@@ -101,9 +104,9 @@ def test_flipped_byte_is_caught_at_the_first_reading(copied, suffix):
 def test_flipped_byte_in_any_file_is_caught_by_verify(built, tmp_path):
     """Otherwise `verify` would call a damaged dataset whole."""
     for name in files_of(built[0]):
-        copy = shutil.copytree(built[0], tmp_path / name)
+        copy = shutil.copytree(built[0], tmp_path / name.replace("/", "-"))
         raw = bytearray((copy / name).read_bytes())
-        if not raw:
+        if not raw or name == "built_from.json":  # which is a note, not part of the dataset
             continue
         raw[len(raw) // 3] ^= 1
         (copy / name).write_bytes(raw)
@@ -119,17 +122,17 @@ def test_slices_are_checked_one_by_one_and_once(tmp_path):
     raw = bytearray(path.read_bytes())
     raw[5500] ^= 1
     path.write_bytes(raw)
-    file = open_verified(path, receipt)
+    file = VerifiedFile(path, receipt, DataError, "build again")
     assert file.read(0, 5000).tobytes() == bytes(raw[:5000])
     assert file.read(6000, 10_000).tobytes() == bytes(raw[6000:])
     for start, stop in ((5999, 6001), (4999, 5001), (0, 10_000)):
         with pytest.raises(DataError, match="bytes 5000 to 5999"):
             file.read(start, stop)
-    assert file._verified == {0, 1, 2, 3, 4, 6, 7, 8, 9}
+    assert list(file._verified) == [1, 1, 1, 1, 1, 0, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
-    "name", ["train-00000.tokens", "holdout-00000.index.npy", "drops.jsonl", "tokenizer.json"]
+    "name", ["part-00000/train-000.tokens", "train.shards.npy", "drops.jsonl", "tokenizer.json"]
 )
 @pytest.mark.parametrize("damage", ["missing", "longer"])
 def test_missing_and_resized_files_are_named_at_opening(copied, name, damage):
@@ -154,9 +157,9 @@ def test_altered_manifest_is_refused(copied):
 def test_newer_version_is_refused_before_anything_else(copied):
     """Otherwise an old Seedbed would misread a new format."""
     manifest = json.loads((copied / "manifest.json").read_text())
-    manifest["version"] = 2
+    manifest["version"] = 3
     (copied / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(DataError, match=r"format 2.*reads 1"):
+    with pytest.raises(DataError, match=r"format 3.*reads 2"):
         Dataset.open(copied)
 
 
@@ -190,23 +193,35 @@ def test_unknown_split_names_the_nearest(built):
 def test_every_id_of_a_vocabulary_fits(tmp_path, vocab_size, dtype):
     """Otherwise the largest ids would wrap around to other tokens."""
     assert token_dtype(vocab_size) == dtype
-    ids = [0, 1, vocab_size - 1]
-    options = {"vocab_size": vocab_size, "end_of_text_id": 0, "shard_tokens": 100, "slice_bytes": 4}
-    with SplitWriter(tmp_path, "train", **options) as writer:
-        writer.write({"id": "a"}, 3, ids)
-    manifest = {
-        "splits": {"train": writer.described()},
-        "token_dtype": dtype,
-        "tokenizer": {"end_of_text_id": 0},
-    }
-    assert Split(tmp_path, "train", manifest).tokens(0, 4).tolist() == [*ids, 0]
+    (tmp_path / "part-00000").mkdir()
+    ids = np.array([0, 1, vocab_size - 1, 0])
+    with SplitWriter(tmp_path / "part-00000", vocab_size=vocab_size, **OPTIONS, slice_bytes=4) as writer:
+        writer.write([{"id": "a"}], np.array([3]), ids, np.array([4]))
+    split = Split(Location(tmp_path), "train", table_of(writer), dtype, 0)
+    assert split.tokens(0, 4).tolist() == ids.tolist()
 
 
-def test_document_longer_than_a_shard_is_kept_whole(tmp_path):
-    """Otherwise one long book would be cut, or stop the build."""
-    options = {"vocab_size": 300, "end_of_text_id": 0, "shard_tokens": 10}
-    with SplitWriter(tmp_path, "train", **options) as writer:
-        for length in (3, 50, 3, 3, 3):
-            writer.write({"id": str(length)}, length, [1] * length)
-    assert [shard["tokens"] for shard in writer.described()["shards"]] == [4, 51, 8, 4]
-    assert writer.described()["tokens"] == 67
+OPTIONS = {"part": 0, "split": "train", "shard_tokens": 10}
+
+
+def table_of(writer):
+    return np.array([(*row[:-1], bytes.fromhex(row[-1])) for row in writer.rows], dtype=SHARD_ROW)
+
+
+@pytest.mark.parametrize("together", [1, 2, 5])
+def test_document_longer_than_a_shard_is_kept_whole(tmp_path, together):
+    """Otherwise one long book would be cut, or stop the build, or shards would depend on batches."""
+    (tmp_path / "part-00000").mkdir()
+    lengths = [4, 51, 4, 4, 4]
+    with SplitWriter(tmp_path / "part-00000", vocab_size=300, **OPTIONS) as writer:
+        for start in range(0, 5, together):
+            batch = np.array(lengths[start : start + together])
+            rows = [{"id": str(start + number)} for number in range(len(batch))]
+            writer.write(rows, batch, np.repeat(np.arange(len(batch)) + start, batch), np.cumsum(batch))
+    split = Split(Location(tmp_path), "train", table_of(writer), "uint16", 0)
+    assert [row["tokens"] for row in table_of(writer)] == [4, 51, 8, 4]
+    assert [row["id"] for row, _ in split.documents()] == list("01234")
+    assert split.tokens(0, 67).tolist() == np.repeat(np.arange(5), lengths).tolist()
+    assert split.documents_starting_in(0, 67).tolist() == [0, 4, 55, 59, 63]
+    assert split.documents_starting_in(4, 59).tolist() == [4, 55]
+    assert split.documents_starting_in(5, 55).tolist() == []

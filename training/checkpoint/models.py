@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from data.tokenizers import find_tokenizer
 from models.transformer import Transformer
 from seedbed.errors import CheckpointError
 from training.checkpoint.layout import resolve
@@ -34,7 +35,8 @@ def load_model(path: Path) -> LoadedModel:
     checkpoint = Checkpoint.open(resolve(path))
     text = checkpoint.read_file("config.toml").decode()
     config = make_config(parse_toml(text, "config.toml"), str(checkpoint.path / "config.toml"))
-    checkpoint.read_file("tokenizer.json")
+    tokenizer_path = find_tokenizer(checkpoint.path)
+    checkpoint.read_file(tokenizer_path.name)
     with torch.device("meta"):
         model = Transformer(config.model)
     names = {name for name, _ in model.named_parameters()}
@@ -50,7 +52,7 @@ def load_model(path: Path) -> LoadedModel:
         config,
         checkpoint.path,
         checkpoint.step,
-        checkpoint.path / "tokenizer.json",
+        tokenizer_path,
         Path(config.data.path),
         str(checkpoint.manifest["dataset_digest"]),
     )

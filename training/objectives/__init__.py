@@ -18,11 +18,16 @@ class LossSum(NamedTuple):
 
 
 class TensorBatch(NamedTuple):
-    """A micro-batch on a device: tokens, targets [B, T] int64; weights [B, T] float32."""
+    """A micro-batch on a device: tokens, targets [B, T] int64; weights [B, T] float32.
+
+    `positions` and `documents` [B, T] are given when attention stays inside documents.
+    """
 
     tokens: Tensor
     targets: Tensor
     weights: Tensor
+    positions: Tensor | None = None
+    documents: Tensor | None = None
 
 
 class Objective(Protocol):

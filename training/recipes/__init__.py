@@ -157,6 +157,9 @@ def _toml_value(value: Any) -> str:
         return repr(value)
     if isinstance(value, list):
         return "[" + ", ".join(_toml_value(entry) for entry in value) + "]"
+    if isinstance(value, dict):
+        entries = (f"{_toml_value(str(key))} = {_toml_value(entry)}" for key, entry in value.items())
+        return "{" + ", ".join(entries) + "}"
     escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
     return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
 

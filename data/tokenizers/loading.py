@@ -1,0 +1,41 @@
+"""From a file or a folder to its tokenizer."""
+
+from pathlib import Path
+
+from data.tokenizers.base import AUTO, EXACT, Tokenizer
+from data.tokenizers.sentencepiece import TOKENIZER_MODEL, SentencePieceTokenizer
+from data.tokenizers.tokenizer_json import TOKENIZER_JSON, JsonTokenizer
+from seedbed.errors import DataError
+
+_GIVE = "give the path of a tokenizer.json or of a SentencePiece .model"
+
+
+def find_tokenizer(folder: str | Path) -> Path:
+    """The tokenizer's file in a dataset, a checkpoint or a model folder; DataError when there is none."""
+    for name in (TOKENIZER_JSON, TOKENIZER_MODEL):
+        if (path := Path(folder) / name).is_file():
+            return path
+    raise DataError(f"{folder} has neither {TOKENIZER_JSON} nor {TOKENIZER_MODEL}", _GIVE)
+
+
+def load_tokenizer(path: str | Path, encoder: str = AUTO, content: bytes | None = None) -> Tokenizer:
+    """The tokenizer of a file, or of a folder that holds one.
+
+    `encoder` is how `encode_flat` works: "auto" (the fastest there is, checked against the exact one) or
+    "exact" (the library that defines the ids). With `content` the file is not read again, and `path` only
+    names it. DataError when the file is missing, damaged or of another kind.
+    """
+    if encoder not in (AUTO, EXACT):
+        raise ValueError(f"encoder is {AUTO!r} or {EXACT!r}, not {encoder!r}")
+    if content is None and Path(path).is_dir():
+        path = find_tokenizer(path)
+    origin, suffix = str(path), Path(path).suffix
+    try:
+        content = Path(path).read_bytes() if content is None else content
+        if suffix == ".model":
+            return SentencePieceTokenizer(content, origin, encoder)
+        if suffix == ".json":
+            return JsonTokenizer(content.decode(), origin, encoder)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the tokenizer {origin}: {error}", _GIVE) from error
+    raise DataError(f"{origin} is neither a .json nor a .model file", _GIVE)
