@@ -4,6 +4,7 @@ import hashlib
 import io
 from collections.abc import Sequence
 from contextlib import ExitStack
+from json.encoder import encode_basestring as json_string
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,6 +22,11 @@ TOKEN_SLICE_BYTES = 256 * 1024
 def token_dtype(vocab_size: int) -> str:
     """The name of the smallest type that holds every id."""
     return "uint16" if vocab_size <= 2**16 else "uint32"
+
+
+def provenance_row(id: str, source: str, sha256: str) -> bytes:
+    """Where a document comes from, as canonical JSON."""
+    return f'{{"id":{json_string(id)},"sha256":"{sha256}","source":{json_string(source)}}}'.encode()
 
 
 class SplitWriter:
@@ -52,12 +58,12 @@ class SplitWriter:
 
     def write(
         self,
-        provenances: Sequence[dict[str, Any]],
+        provenances: Sequence[bytes],
         num_bytes: NDArray[Any],
         tokens: NDArray[Any],
         ends: NDArray[Any],
     ) -> None:
-        """Add n documents of `num_bytes` [n] of UTF-8.
+        """Add n documents of `num_bytes` [n] of UTF-8, whose `provenances` come from `provenance_row`.
 
         `tokens` has an end-of-text id after each; document i ends before `tokens[ends[i]]`.
         """
@@ -115,14 +121,15 @@ class _ShardWriter:
 
     def write(
         self,
-        provenances: Sequence[dict[str, Any]],
+        provenances: Sequence[bytes],
         num_bytes: NDArray[Any],
         tokens: NDArray[Any],
         ends: NDArray[Any],
     ) -> None:
         lengths = np.diff(ends, prepend=0).tolist()
+        # The provenance without its braces, between the keys that sort before and after it.
         rows = [
-            canonical_json(provenance | {"bytes": size, "tokens": length})
+            b'{"bytes":%d,%b,"tokens":%d}' % (size, provenance[1:-1], length)
             for provenance, size, length in zip(provenances, num_bytes.tolist(), lengths, strict=True)
         ]
         self._tokens.write(tokens.data)

@@ -14,7 +14,21 @@ from pathlib import Path
 
 Page = Callable[[random.Random, list[str]], str]
 
-_MENU = "Home About Contact Products Login Register Search Help Blog News Sitemap Careers Press".split()
+_MENU = [
+    "Home",
+    "About",
+    "Contact",
+    "Products",
+    "Login",
+    "Register",
+    "Search",
+    "Help",
+    "Blog",
+    "News",
+    "Sitemap",
+    "Careers",
+    "Press",
+]
 _UNICODE = [
     "Le café était très agréable, mais l'hôtel n'était pas à la hauteur.",
     "Das Gerät funktioniert über größere Entfernungen – jedenfalls meistens.",
@@ -28,18 +42,44 @@ _UNICODE = [
 ]
 
 
-_SUBJECTS = "the gardener,a quiet engineer,our neighbour,the old library,every child,the river,my sister,a letter".split(
-    ","
-)
-_VERBS = "remembers,has painted,will open,could not find,writes about,walks to,is fond of,has lost".split(",")
-_OBJECTS = (
-    "the green door,a box of maps,the last train,that song,an answer,the harbour,bread and salt,a lamp".split(
-        ","
-    )
-)
-_ENDS = "in the morning,with great care,before the winter,and nobody knows why,for the third time,to be sure".split(
-    ","
-)
+_SUBJECTS = [
+    "the gardener",
+    "a quiet engineer",
+    "our neighbour",
+    "the old library",
+    "every child",
+    "the river",
+    "my sister",
+    "a letter",
+]
+_VERBS = [
+    "remembers",
+    "has painted",
+    "will open",
+    "could not find",
+    "writes about",
+    "walks to",
+    "is fond of",
+    "has lost",
+]
+_OBJECTS = [
+    "the green door",
+    "a box of maps",
+    "the last train",
+    "that song",
+    "an answer",
+    "the harbour",
+    "bread and salt",
+    "a lamp",
+]
+_ENDS = [
+    "in the morning",
+    "with great care",
+    "before the winter",
+    "and nobody knows why",
+    "for the third time",
+    "to be sure",
+]
 
 
 def documents(num_pages: int, num_files: int, seed: int = 0) -> list[str]:

@@ -1,4 +1,4 @@
-"""Writes the table that the tests hold the quality filters to: made documents, and what datatrove says of each.
+"""Writes the table that the tests hold the quality filters to: documents, and what datatrove says of each.
 
     SEEDBED_PEERS=... python -P benchmarks/data_bench/filter_parity.py tests/golden/filter_parity.json
 

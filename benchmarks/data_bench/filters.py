@@ -1,7 +1,7 @@
 """Quality filters beside datatrove's: speed on one core, and whether they decide alike.
 
-Each round judges the same documents with ours and with datatrove's, filter by filter and all four in order, one after the
-other. Compiling (ours) and imports (theirs) are not counted; a warm-up precedes both.
+Each round judges the same documents with ours and then with datatrove's, filter by filter and all four in
+order. Compiling (ours) and imports (theirs) are not counted; a warm-up precedes both.
 """
 
 import json
@@ -49,7 +49,7 @@ REASONS = {
 
 
 def run(quick: bool) -> dict[str, Any]:
-    """Rates in MB/s of UTF-8 for each filter and for all, ratios of each round, and every document judged otherwise."""
+    """MB/s of UTF-8 for each filter and for all, the ratios of the rounds, each document judged otherwise."""
     from data_bench.filter_corpus import documents
     from data_bench.peer import peer_python
 

@@ -28,7 +28,7 @@ DOCUMENT_TOKENS = 1000
 
 
 def run(quick: bool) -> dict[str, Any]:
-    """Seconds from an interpreter that has started to the first batch, and peak memory, of fresh processes."""
+    """Seconds from a started interpreter to the first batch, and peak memory, of fresh processes."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "corpus")
         make_corpus(path)

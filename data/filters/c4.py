@@ -62,9 +62,8 @@ class C4:
 
     def __call__(self, page: Page) -> Page | Rejected:
         classes = code_point_classes()
-        kept, refused = _keep_lines(
-            page.codes, classes, self._rules(), self.min_line_words, self.max_word_chars
-        )
+        limits = float(self.min_line_words), float(self.max_word_chars)
+        kept, refused = _keep_lines(page.codes, classes, self._rules(), *limits)
         if refused == _LOREM_IPSUM:
             return Rejected(f"{self.name}.drop_lorem_ipsum", "a line with lorem ipsum")
         if refused == _CURLY_BRACKET:
@@ -126,7 +125,7 @@ def _keep_lines(
 
 @kernel
 def _measure_line(codes: Codes, classes: Codes, start: int) -> tuple[int, int, int, int]:
-    """Of the line at `start`: its beginning and end without white space around it, its words; the next line."""
+    """The line at `start`: where it begins and ends without white space around, its words; the next line."""
     words, in_word, place = 0, 0, start
     while place < len(codes):
         of_code = classes[codes[place]]
@@ -226,7 +225,7 @@ def _lower(code: int) -> int:
 
 @kernel
 def _count_sentences(codes: Codes, classes: Codes, words: NDArray[np.int32]) -> int:
-    """Sentences of all lines: one ends before the first word after a full stop (or the like) that is not punctuation."""
+    """Sentences of all lines: after a full stop or the like, the next word but for punctuation starts one."""
     sentences, stopped = 0, False
     for word in range(len(words)):
         start, end = words[word, 0], words[word, 1]
@@ -257,7 +256,7 @@ def _padded(phrases: Iterable[str]) -> Codes:
 
 
 def _phrase_starts() -> NDArray[np.int64]:
-    """int64 [128, 2]: for an ASCII character, the phrases (as bits) that have it, in any case, first and second."""
+    """int64 [128, 2]: the phrases, as bits, that have an ASCII character in any case first, and second."""
     starts = np.zeros((128, 2), dtype=np.int64)
     for bit, phrase in enumerate(_PHRASES):
         for place in (0, 1):

@@ -36,7 +36,7 @@ class FineWeb:
     max_line_feed_word_ratio: float = 0.3
 
     def __call__(self, page: Page) -> Page | Rejected:
-        lines = _count_lines(page.codes, code_point_classes(), self.short_line_chars)
+        lines = _count_lines(page.codes, code_point_classes(), float(self.short_line_chars))
         if lines[0] == 0:
             return Rejected(f"{self.name}.empty", "no line that is not blank")
         return first_beyond(self.name, self, _measures(page, *lines)) or page

@@ -74,7 +74,7 @@ def _measures(page: Page, least: float) -> Iterator[Measure]:
         yield Measure(
             f"max_top_{size}gram_chars", chars / num_chars, f"share of characters in the top {size}-gram"
         )
-    if covered_chars(*sums, _REPEATED_SIZES[0]) <= least * num_chars:
+    if covered_chars(*sums, _REPEATED_SIZES[0]) / num_chars <= least:
         return
     for size in _REPEATED_SIZES:
         chars = repeated_ngram_chars(*sums, size)

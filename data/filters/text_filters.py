@@ -17,8 +17,8 @@ VERSION = 1
 class TextFilters:
     """Quality filters in the order given; the first that rejects a document decides.
 
-    `options` are thresholds other than the published ones, by "FILTER.THRESHOLD". Raises DataError for names that are
-    not known, for options of filters that are not applied, for values of the wrong type, and where numba is missing.
+    `options` are thresholds other than the published ones, by "FILTER.THRESHOLD". Raises DataError for names
+    that are not known, options of filters that are not applied, values of the wrong type, and without numba.
     """
 
     def __init__(self, names: Sequence[str], options: Mapping[str, float | bool] | None = None) -> None:

@@ -23,7 +23,7 @@ class Measure(NamedTuple):
 
 
 def first_beyond(filter_name: str, thresholds: Any, measures: Iterable[Measure]) -> Rejected | None:
-    """The rejection for the first of `measures` that is beyond its threshold; those after it are not asked for."""
+    """The rejection for the first of `measures` beyond its threshold; those after it are not asked for."""
     for threshold, value, what in measures:
         limit = getattr(thresholds, threshold)
         if threshold.startswith("min_") and value < limit:

@@ -67,7 +67,7 @@ def _split(codes: Codes, classes: Classes, exceptions: WordTable, units: WordTab
             spans[num_words, 1] = place
             num_words += 1
             continue
-        if _ends_sentence_or_clause(codes, classes, exceptions, start, place):
+        if _is_word_and_mark(codes, classes, exceptions, start, place):
             spans[num_words, 0] = start
             spans[num_words, 1] = spans[num_words + 1, 0] = place - 1
             spans[num_words + 1, 1] = place
@@ -88,10 +88,8 @@ def _split(codes: Codes, classes: Classes, exceptions: WordTable, units: WordTab
 
 
 @kernel
-def _ends_sentence_or_clause(
-    codes: Codes, classes: Classes, exceptions: WordTable, start: int, end: int
-) -> bool:
-    """Whether codes[start:end] is surely a plain word and one mark to peel off: a short cut for the common case."""
+def _is_word_and_mark(codes: Codes, classes: Classes, exceptions: WordTable, start: int, end: int) -> bool:
+    """Whether codes[start:end] is a plain word and one mark to peel off: a short cut for the common case."""
     mark = codes[end - 1]
     before = classes[codes[end - 2]] if end - start > 1 else 0
     if not before & PLAIN or not (classes[mark] & SUFFIX or (mark == _DOT and before & LOWER)):
@@ -347,7 +345,7 @@ def _is_label(codes: Codes, classes: Classes, start: int, end: int) -> bool:
 def _join_exceptions(
     codes: Codes, exceptions: WordTable, spans: NDArray[np.int32], first: int, end: int
 ) -> int:
-    """Makes one word of those of spans[first:end] that together are an exceptional string which affixes have cut.
+    """Makes one word of those of spans[first:end] that together are an exceptional string.
 
     The most words first, then the leftmost. Returns the new end of the spans.
     """

@@ -17,10 +17,10 @@ from seedbed.errors import DataError
 Flat = tuple[NDArray[np.uint32], NDArray[np.int64]]
 """ids [total] of all texts, one after the other, and ends [num_texts]: where each text's ids end."""
 
-ONE_IN = 1000
+ONE_IN = 4096
 # Of a longer text only the beginning is checked, encoded once more by itself.
 CHECK_CHARACTERS = 2**14
-FIRST_CHARACTERS = 2**16
+FIRST_CHARACTERS = 2**15
 
 # Where encoders of one vocabulary have been known to part: contractions, runs of digits and of
 # spaces, marks that combine, scripts without spaces, characters that only some call white or letters.
@@ -80,10 +80,12 @@ class CheckedEncoder:
 
     def first_difference(self, texts: Sequence[str]) -> str:
         """The first of `texts` on which the encoders differ; empty if there is none."""
-        for text in texts:
-            if not np.array_equal(self._fast([text])[0], self._exact([text])[0]):
-                return text
-        return ""
+        (fast, fast_ends), (exact, exact_ends) = self._fast(texts), self._exact(texts)
+        if np.array_equal(fast, exact) and np.array_equal(fast_ends, exact_ends):
+            return ""
+        return next(
+            text for text in texts if not np.array_equal(self._fast([text])[0], self._exact([text])[0])
+        )
 
     def _check(self, text: str, ids: NDArray[np.uint32]) -> None:
         if len(text) > CHECK_CHARACTERS:

@@ -1,11 +1,17 @@
 """From a file or a folder to its tokenizer."""
 
+import hashlib
 from pathlib import Path
 
 from data.tokenizers.base import AUTO, EXACT, Tokenizer
 from data.tokenizers.sentencepiece import TOKENIZER_MODEL, SentencePieceTokenizer
 from data.tokenizers.tokenizer_json import TOKENIZER_JSON, JsonTokenizer
 from seedbed.errors import DataError
+
+# A large vocabulary takes a third of a second to load, and a build asks for it in every stage. Tokenizers do
+# not change, so one serves all who ask for the same content.
+MAX_LOADED = 4
+_LOADED: dict[tuple[bytes, str, str], Tokenizer] = {}
 
 _GIVE = "give the path of a tokenizer.json or of a SentencePiece .model"
 
@@ -32,10 +38,19 @@ def load_tokenizer(path: str | Path, encoder: str = AUTO, content: bytes | None 
     origin, suffix = str(path), Path(path).suffix
     try:
         content = Path(path).read_bytes() if content is None else content
-        if suffix == ".model":
-            return SentencePieceTokenizer(content, origin, encoder)
-        if suffix == ".json":
-            return JsonTokenizer(content.decode(), origin, encoder)
+        key = (hashlib.sha256(content).digest(), suffix, encoder)
+        if key not in _LOADED:
+            _LOADED[key] = _make(content, origin, suffix, encoder)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the tokenizer {origin}: {error}", _GIVE) from error
+    while len(_LOADED) > MAX_LOADED:
+        _LOADED.pop(next(iter(_LOADED)))
+    return _LOADED[key]
+
+
+def _make(content: bytes, origin: str, suffix: str, encoder: str) -> Tokenizer:
+    if suffix == ".model":
+        return SentencePieceTokenizer(content, origin, encoder)
+    if suffix == ".json":
+        return JsonTokenizer(content.decode(), origin, encoder)
     raise DataError(f"{origin} is neither a .json nor a .model file", _GIVE)

@@ -87,10 +87,18 @@ class JsonTokenizer(Tokenizer):
         return None
 
     def _without_special_tokens(self) -> str:
-        # As the library spells it today: older files leave fields out, or spell merges in one string.
-        parsed = json.loads(self._backend.to_str())
+        parsed = self._parsed
+        if not _is_modern(parsed["model"]):
+            # As the library spells it today: older files leave fields out, or spell merges in one string.
+            parsed = json.loads(self._backend.to_str())
         added = [token for token in parsed["added_tokens"] if not token["special"]]
         return json.dumps(parsed | {"added_tokens": added, "post_processor": None})
+
+
+def _is_modern(model: dict[str, Any]) -> bool:
+    return (
+        "type" in model and "ignore_merges" in model and isinstance(next(iter(model["merges"]), None), list)
+    )
 
 
 class _OneByOne:

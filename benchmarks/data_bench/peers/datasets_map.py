@@ -1,4 +1,4 @@
-"""Tokenize a JSONL file with `datasets.map` and `tokenizers`: CORPUS TOKENIZER OUT. Run by the peers' Python."""
+"""Tokenize a JSONL file with `datasets.map`: CORPUS TOKENIZER OUT. Run by the peers' Python."""
 
 import json
 import sys
@@ -13,10 +13,10 @@ tokenizer = tokenizers.Tokenizer.from_file(definition)
 end_of_text = tokenizer.token_to_id("<|endoftext|>")
 
 
-def encode(rows):
+def encode(rows: dict[str, list[str]]) -> dict[str, list[list[int]]]:
     """Ids of each text with the end-of-text id after them."""
     encodings = tokenizer.encode_batch_fast(rows["text"], add_special_tokens=False)
-    return {"input_ids": [encoding.ids + [end_of_text] for encoding in encodings]}
+    return {"input_ids": [[*encoding.ids, end_of_text] for encoding in encodings]}
 
 
 started = time.perf_counter()
