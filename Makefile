@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo check test test-all test-chaos bench clean
+.PHONY: help setup demo check test test-all test-chaos bench peers clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,8 +42,12 @@ bench: $(STAMP)  ## run every comparison in benchmarks/
 		if [ -e "$$script" ]; then echo "== $$script" >&2; $(BIN)/python -P "$$script"; fi; \
 	done
 
+peers:  ## create .venv-peers with the other systems that `make bench` compares with
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install -q -r benchmarks/peers.txt
+
 clean:  ## remove .venv, ./demo, caches and build outputs; runs/ stays
-	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-peers demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # With an index of its own, torch comes without its dependencies: they are pinned to releases that

@@ -1,6 +1,7 @@
 """The workers of a dataset build as Ray tasks, on a cluster whose hosts share one file system."""
 
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from data.build.workers import (
     run_reporting,
 )
 from seedbed.errors import SeedbedError, UsageError
+
+
+CONNECT_S = 5.0
 
 
 class RayWorkers:
@@ -65,6 +69,7 @@ class RayWorkers:
         options = {"env_vars": SINGLE_THREADED}
         try:
             if self._address:
+                _refuse_silence(self._address)
                 ray.init(self._address, runtime_env=options, logging_level="error", log_to_driver=False)
             else:
                 ray.init(
@@ -74,7 +79,7 @@ class RayWorkers:
                     logging_level="error",
                     log_to_driver=False,
                 )
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise SeedbedError(
                 f"no Ray cluster answers at {self._address or 'this machine'}: {error}",
                 "start one with `ray start --head`, or build with --workers on this machine",
@@ -90,3 +95,10 @@ class RayWorkers:
             raise SeedbedError(
                 f"a worker of the build was lost: {error}", "the same command goes on from the finished parts"
             ) from error
+
+
+def _refuse_silence(address: str) -> None:
+    """OSError when nobody listens at HOST:PORT, which Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host, int(port)), CONNECT_S).close()

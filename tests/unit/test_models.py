@@ -1,6 +1,7 @@
 """The model, its sizes, its initial weights and its sampler."""
 
 import itertools
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -74,6 +75,21 @@ def test_a_position_sees_nothing_after_it(family):
     changed[0, 10:] = (changed[0, 10:] + 1) % 101
     assert torch.equal(model(tokens)[0, :10], model(changed)[0, :10])
     assert not torch.equal(model(tokens)[0, 10:], model(changed)[0, 10:])
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_packed_documents_equal_documents_alone(family):
+    """Attention would cross from one document to the next, and packing would change what is learnt."""
+    model = tiny(family, num_kv_heads=2)
+    tokens = torch.randint(0, 101, (2, 12))
+    documents = torch.tensor([[0] * 5 + [1] * 7, [0] * 2 + [1] + [2] * 9])
+    positions = torch.tensor([[*range(5), *range(7)], [0, 1, 0, *range(9)]])
+    packed = model(tokens, positions=positions, documents=documents)
+    for row, cuts in enumerate(((0, 5, 12), (0, 2, 3, 12))):
+        for start, stop in pairwise(cuts):
+            alone = model(tokens[row : row + 1, start:stop])
+            torch.testing.assert_close(packed[row : row + 1, start:stop], alone, atol=1e-5, rtol=0)
+    assert not torch.allclose(packed[:, 6:], model(tokens)[:, 6:], atol=1e-3)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
