@@ -18,7 +18,6 @@ from data.build.workers import (
 )
 from seedbed.errors import SeedbedError, UsageError
 
-
 CONNECT_S = 5.0
 
 

@@ -43,7 +43,7 @@ class MixtureStream:
         contexts = {stream.context for stream in streams.values()}
         if len(contexts) != 1:
             raise ValueError(f"the streams of a mixture have one context, not {sorted(contexts)}")
-        self._streams = dict(streams)
+        self.streams = dict(streams)
         self.names = tuple(streams)
         self.context = contexts.pop()
         self.num_samples = sum(stream.num_samples for stream in streams.values())
@@ -56,10 +56,10 @@ class MixtureStream:
         sources, indices = self._proportions.choose(position, count)
         places = {int(source): np.flatnonzero(sources == source) for source in np.unique(sources)}
         if not places:
-            return self._streams[self.names[0]].batch(0, 0)
+            return self.streams[self.names[0]].batch(0, 0)
         # A source's samples follow each other, so one request per source has them all.
         parts = {
-            source: self._streams[self.names[source]].batch(int(indices[where[0]]), len(where))
+            source: self.streams[self.names[source]].batch(int(indices[where[0]]), len(where))
             for source, where in places.items()
         }
         if len(parts) == 1:
@@ -84,9 +84,7 @@ class MixtureStream:
 
     def epochs_of(self, position: int) -> dict[str, float]:
         """How often each source was gone through before `position`."""
-        return {
-            name: count / self._streams[name].num_samples for name, count in self.counts(position).items()
-        }
+        return {name: count / self.streams[name].num_samples for name, count in self.counts(position).items()}
 
     def epoch_warnings(self, num_samples: int) -> list[str]:
         """A line for each source that a run of `num_samples` samples goes through too often to learn more."""
@@ -126,7 +124,7 @@ class MixtureStream:
     def _weights(self, stage: MixtureStage) -> dict[str, Fraction]:
         """The weights of one stage as they were written, checked."""
         for name, weight in stage.weights.items():
-            if name not in self._streams:
+            if name not in self.streams:
                 raise DataError(
                     f"the mixture gives a weight to {name!r}, which is none of the datasets "
                     f"{', '.join(self.names)}",
@@ -139,7 +137,7 @@ class MixtureStream:
                 )
         if stage.weights:
             return {name: Fraction(str(weight)) for name, weight in stage.weights.items()}
-        return {name: Fraction(stream.num_samples) for name, stream in self._streams.items()}
+        return {name: Fraction(stream.num_samples) for name, stream in self.streams.items()}
 
 
 def whole_shares(weights: Sequence[Fraction]) -> tuple[int, ...]:

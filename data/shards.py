@@ -17,6 +17,7 @@ once per process: a flipped byte is an error before it is a training sample.
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,11 @@ class Dataset:
                 f"use {nearest(name, self._splits) or f'one of {known}'}",
             )
         return self._splits[name]
+
+    def drops(self) -> Iterator[dict[str, Any]]:
+        """The documents that were not taken, or not as they were: id, source, reason, detail."""
+        for line in self._others[DROPS].read_all().splitlines():
+            yield json.loads(line)
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that made the ids, proved by its fingerprint."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from data.location import Location
-from data.shard_writer import SplitWriter
+from data.shard_writer import SplitWriter, provenance_row
 from data.split import SHARD_ROW, Split
 from seedbed.randomness import generator
 
@@ -28,7 +28,7 @@ def write_split(
     writer = SplitWriter(part, part=0, split="train", vocab_size=vocab_size, shard_tokens=shard_tokens)
     with writer:
         ended = [np.array([*document, end]) for document in documents]
-        provenances = [{"id": str(number), "source": "test"} for number in range(len(ended))]
+        provenances = [provenance_row(str(number), "test", "") for number in range(len(ended))]
         ends = np.cumsum([len(tokens) for tokens in ended])
         writer.write(provenances, ends, np.concatenate(ended), ends)
     rows = np.array([(*row[:-1], bytes.fromhex(row[-1])) for row in writer.rows], dtype=SHARD_ROW)

@@ -10,6 +10,7 @@ from data.build import ensure_dataset
 from data.config import DataConfig
 from data.mixture import MixtureStream, check_same_tokenizer, open_stream
 from data.order_hash import sample_digests, step_digest
+from data.packing import PackedStream
 from data.shards import Dataset
 from seedbed.errors import ConfigError
 from seedbed.files import digest_of
@@ -70,6 +71,12 @@ def repetition_warnings(stream: Stream[Batch], num_samples: int) -> list[str]:
     """What a user should know of data that is read too often in `num_samples`."""
     mixture = stream if isinstance(stream, MixtureStream) else MixtureStream({"the training data": stream})
     return mixture.epoch_warnings(num_samples)
+
+
+def packing_rates(stream: Stream[Batch]) -> dict[str, Any]:
+    """How packing fares, by source: shares of tokens cropped and padded, of documents cut."""
+    streams = stream.streams if isinstance(stream, MixtureStream) else {ONLY: stream}
+    return {name: packed.rates() for name, packed in streams.items() if isinstance(packed, PackedStream)}
 
 
 def micro_batches(

@@ -102,6 +102,12 @@ def make_plan(config: Config, run_dir: Path, *, peak_flops: float | None = None)
 def notices(plan: dict[str, Any]) -> list[str]:
     """What a user should know before the run starts."""
     found = list(plan.get("data", {}).get("warnings", []))
+    for name, rates in plan.get("data", {}).get("packing", {}).items():
+        found.append(
+            f"packing cuts {rates['cut_documents']:.1%} of the documents of {name} "
+            f"({rates['cut_documents_without_packing']:.1%} without), crops {rates['cropped_tokens']:.1%} "
+            f"of tokens, pads {rates['padded_tokens']:.1%}"
+        )
     needed = plan["checkpoint_bytes"] * (plan["checkpoints_kept"] + 1)
     if needed > plan["disk_free_bytes"]:
         found.append(

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.packing import PackedStream
 from data.tokenizers import find_tokenizer, load_tokenizer
 from models.sizes import parameter_shapes
 from seedbed.errors import ConfigError, UsageError
@@ -18,6 +17,7 @@ from training.datasets import (
     digest,
     epochs,
     open_datasets,
+    packing_rates,
     repetition_warnings,
     resolve_data,
     training_stream,
@@ -196,7 +196,7 @@ def _planned(config: Config, run_path: Path) -> dict[str, Any]:
     num_samples = config.run.steps * plan["batch"]["samples_per_step"]
     plan["data"] = {
         "epochs": epochs(stream, num_samples),
-        "packing": stream.rates() if isinstance(stream, PackedStream) else None,
+        "packing": packing_rates(stream),
         "warnings": repetition_warnings(stream, num_samples),
     }
     return plan

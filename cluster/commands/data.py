@@ -1,5 +1,6 @@
 """`seedbed data`: build and inspect token shards."""
 
+import itertools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,7 +54,7 @@ def build(
 @app.command("inspect")
 @command
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A data set directory.")],
+    path: Annotated[str, typer.Argument(help="A data set directory, or its URL.")],
     samples: Annotated[int, typer.Option(help="Documents to show, decoded.")] = 3,
     verify: Annotated[bool, typer.Option("--verify", help="Check every byte against its hash.")] = False,
     json: Json = False,
@@ -62,6 +63,28 @@ def inspect(
     from data.inspect import inspect_dataset
 
     emit(inspect_dataset(path, num_samples=samples, verify=verify), json=json, render=_describe)
+
+
+@app.command("drops")
+@command
+def drops(
+    path: Annotated[str, typer.Argument(help="A data set directory, or its URL.")],
+    reason: Annotated[str, typer.Option(help="Only these, such as exact_duplicate.")] = "",
+    limit: Annotated[int, typer.Option(min=0, help="At most so many; 0: all.")] = 0,
+    json: Json = False,
+) -> None:
+    """List the documents that were not taken, or not as they were: id, source, reason and detail."""
+    from data.shards import Dataset
+
+    dataset = Dataset.open(path)
+    known = {*dataset.manifest["drops"], "replaced", "repeated_id"}
+    if reason and reason not in known:
+        raise UsageError(
+            f"nothing was dropped from {path} for {reason!r}", f"the reasons are: {', '.join(sorted(known))}"
+        )
+    rows = (row for row in dataset.drops() if reason in ("", row["reason"]))
+    for row in itertools.islice(rows, limit or None):
+        emit_line(row, json=json, render=lambda row: f"{row['reason']}  {row['id']}  {row['detail']}")
 
 
 @app.command("trace")

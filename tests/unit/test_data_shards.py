@@ -9,7 +9,7 @@ import pytest
 from data.build import build_dataset
 from data.config import DataConfig
 from data.location import Location
-from data.shard_writer import SplitWriter, token_dtype
+from data.shard_writer import SplitWriter, provenance_row, token_dtype
 from data.shards import Dataset
 from data.split import SHARD_ROW, Split
 from seedbed.errors import DataError
@@ -196,7 +196,7 @@ def test_every_id_of_a_vocabulary_fits(tmp_path, vocab_size, dtype):
     (tmp_path / "part-00000").mkdir()
     ids = np.array([0, 1, vocab_size - 1, 0])
     with SplitWriter(tmp_path / "part-00000", vocab_size=vocab_size, **OPTIONS, slice_bytes=4) as writer:
-        writer.write([{"id": "a"}], np.array([3]), ids, np.array([4]))
+        writer.write([provenance_row("a", "test", "")], np.array([3]), ids, np.array([4]))
     split = Split(Location(tmp_path), "train", table_of(writer), dtype, 0)
     assert split.tokens(0, 4).tolist() == ids.tolist()
 
@@ -216,7 +216,7 @@ def test_document_longer_than_a_shard_is_kept_whole(tmp_path, together):
     with SplitWriter(tmp_path / "part-00000", vocab_size=300, **OPTIONS) as writer:
         for start in range(0, 5, together):
             batch = np.array(lengths[start : start + together])
-            rows = [{"id": str(start + number)} for number in range(len(batch))]
+            rows = [provenance_row(str(start + number), "test", "") for number in range(len(batch))]
             writer.write(rows, batch, np.repeat(np.arange(len(batch)) + start, batch), np.cumsum(batch))
     split = Split(Location(tmp_path), "train", table_of(writer), "uint16", 0)
     assert [row["tokens"] for row in table_of(writer)] == [4, 51, 8, 4]

@@ -1,0 +1,75 @@
+"""Datasets from the command line: full disks, drops, a corpus too large to build here."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seedbed.randomness import generator
+
+ROOT = Path(__file__).parents[2]
+
+
+def corpus(folder: Path, count: int = 60, num_words: int = 400) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        words = generator(number, "text").integers(3000, size=num_words)
+        (folder / f"{number:03d}.txt").write_text(" ".join(f"word{value}" for value in words))
+    return folder
+
+
+@pytest.mark.root
+def test_a_full_disk_loses_nothing_that_is_finished(tmp_path, seedbed_cli):
+    """Otherwise hours of work would be lost to a disk that someone else filled, or half a dataset be left."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: mounts a small file system")
+    source, disk = corpus(tmp_path / "source", 300, 2000), tmp_path / "disk"
+    disk.mkdir()
+    options = ["--set", "data.vocab_size=400", "--set", "data.part_bytes=500000", "--workers", "1"]
+    command = ["data", "build", str(source), "--out", str(disk / "out"), *options]
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], check=True)
+    try:
+        outcome = seedbed_cli(*command)
+        assert outcome.code == 3, outcome.stderr
+        assert "space" in outcome.stderr
+        assert "goes on from what is finished" in outcome.stderr
+        assert not (disk / "out").exists()
+        assert list(disk.glob(".out.building/survey/*/survey.json"))
+        subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+        outcome = seedbed_cli(*command)
+        assert outcome.code == 0, outcome.stderr
+        assert seedbed_cli("data", "inspect", str(disk / "out"), "--verify").code == 0
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_what_was_dropped_can_be_listed_by_reason(tmp_path, seedbed_cli):
+    """Otherwise a count of drops could not be followed up."""
+    source = corpus(tmp_path / "source", 20)
+    (source / "empty.txt").write_text(" ")
+    (source / "copy.txt").write_text((source / "007.txt").read_text())
+    build = seedbed_cli("data", "build", str(source), "--out", "out", "--set", "data.vocab_size=400")
+    assert build.code == 0, build.stderr
+    listed = seedbed_cli("data", "drops", "out", "--reason", "exact_duplicate", "--json")
+    assert [json.loads(line)["id"] for line in listed.stdout.splitlines()] == ["copy.txt"]
+    assert "empty.txt" in seedbed_cli("data", "drops", "out").stdout
+    assert seedbed_cli("data", "drops", "out", "--reason", "ugly").code == 2
+
+
+def test_fifteen_trillion_tokens_open_at_once_and_in_little_memory(tmp_path):
+    """Otherwise training would begin minutes late, with every rank holding an index of its own."""
+    code = (
+        "import sys; sys.path.append('benchmarks'); from data_bench.scale import run; import json;"
+        "print(json.dumps(run(True)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    results = json.loads(done.stdout)
+    assert results["tokens"] == 15 * 10**12
+    for packing in ("concat", "best-fit"):
+        assert results[packing]["first_batch_s"]["min"] < 1
+        assert results[packing]["peak_memory_mb"]["max"] < 200
