@@ -53,6 +53,8 @@ class SplitWriter:
         self._dtype = np.dtype(TOKEN_DTYPES[token_dtype(vocab_size)])
         self._shard_tokens, self._slice_bytes = shard_tokens, slice_bytes
         self._shard: _ShardWriter | None = None
+        self.num_tokens = 0
+        """Tokens of the finished shards."""
         self.rows: list[tuple[int, int, int, int, int, str]] = []
         """A row of `data.split.SHARD_ROW` for each finished shard, the hash in hex."""
 
@@ -88,6 +90,7 @@ class SplitWriter:
 
     def _finish_shard(self) -> None:
         if self._shard is not None:
+            self.num_tokens += self._shard.num_tokens
             self.rows.append((self._part, len(self.rows), *self._shard.finish()))
             self._shard = None
 

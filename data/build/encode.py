@@ -121,7 +121,8 @@ def encode_part(task: Task, advance: Advance) -> Result:
     shutil.rmtree(out, ignore_errors=True)
     os.rename(scratch, out)
     rows = dict(zip(SPLITS, (train.rows, holdout.rows), strict=True))
-    result = {"part": task["part"], "key": task["key"], "rows": rows}
+    num_tokens = train.num_tokens + holdout.num_tokens
+    result = {"part": task["part"], "key": task["key"], "rows": rows, "tokens": num_tokens}
     write_json(Path(task["done"]), result)
     return result
 

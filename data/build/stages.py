@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 import seedbed
 from data.build.decisions import TRAIN, Decisions, decide, listed
 from data.build.encode import encode_part, finished, surveyed_documents
-from data.build.survey import Survey, dependencies, filters_of, survey_part
+from data.build.survey import Survey, decontaminator_of, dependencies, filters_of, survey_part
 from data.build.workers import Result, Task, Workers
 from data.config import DataConfig
 from data.shard_writer import token_dtype
@@ -26,7 +26,7 @@ from data.split import SHARD_ROW
 from data.tokenizers import EncoderMismatch, Tokenizer, load_tokenizer, train_tokenizer
 from seedbed.errors import DataError
 from seedbed.files import HashingWriter, canonical_json, digest_of, write_atomic, write_json
-from seedbed.progress import Progress
+from seedbed.progress import Progress, human_count
 
 
 class Build:
@@ -78,7 +78,11 @@ class Build:
             scratch = self.folder / "progress"
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir()
-            yield from self.workers.run(function, tasks, bar.advance, scratch)
+            num_tokens = 0
+            for result in self.workers.run(function, tasks, bar.advance, scratch):
+                num_tokens += result["tokens"]
+                bar.note = f"{human_count(num_tokens)} tokens" if num_tokens else ""
+                yield result
 
     def _survey(self, given: Path | None, encoder: str) -> list[Survey]:
         """Survey every part; with a tokenizer that is `given`, the documents are encoded on the way."""
@@ -227,6 +231,7 @@ class Build:
             "edited": sum(survey.counts["edited"] for survey in surveys),
             "near_duplicate_groups": decisions.near_duplicate_groups,
             "filters": filters.describe() if (filters := filters_of(self.config)) else {},
+            "decontamination": index.describe() if (index := decontaminator_of(self.config)) else {},
             "files": files,
             "source": self.source.describe(),
             "config": described,

@@ -67,8 +67,10 @@ def needs_signatures(config: DataConfig) -> bool:
 def dependencies(config: DataConfig) -> dict[str, Any]:
     """All but the text that the survey of a part depends on."""
     asked = config.model_dump(mode="json", include=set(_SURVEYED))
-    index = decontaminator(config.decontaminate, config.decontaminate_words)
+    index = decontaminator_of(config)
+    filters = filters_of(config)
     return asked | {
+        "rules": filters.describe() if filters else {},
         "signatures": needs_signatures(config),
         "decontaminate": index.digest if index else "",
         "version": VERSION,
@@ -89,13 +91,19 @@ def survey_part(task: Task, advance: Advance) -> Result:
     surveyed.write(scratch)
     fsync_dir(scratch)
     os.rename(scratch, out)
-    return {}
+    return {"tokens": surveyed.num_tokens}
 
 
 @lru_cache(maxsize=1)
-def decontaminator(files: tuple[str, ...], num_words: int) -> Decontaminator | None:
-    """The index of evaluation items, made once per process."""
-    return Decontaminator(files, num_words) if files else None
+def _decontaminator(files: tuple[str, ...], num_words: int, modified: tuple[int, ...]) -> Decontaminator:
+    return Decontaminator(files, num_words)
+
+
+def decontaminator_of(config: DataConfig) -> Decontaminator | None:
+    """The index of the evaluation items of `config`, made once per process."""
+    files = config.decontaminate
+    modified = (Path(file).stat().st_mtime_ns if Path(file).exists() else 0 for file in files)
+    return _decontaminator(files, config.decontaminate_words, tuple(modified)) if files else None
 
 
 @lru_cache(maxsize=1)
@@ -125,12 +133,12 @@ class _Survey:
 
     def __post_init__(self) -> None:
         self._filters = filters_of(self.config)
-        self._evaluations = decontaminator(self.config.decontaminate, self.config.decontaminate_words)
+        self._evaluations = decontaminator_of(self.config)
         self._hasher = MinHasher() if needs_signatures(self.config) else None
         self._signatures: list[NDArray[np.uint32]] = []
         self._tokens: list[NDArray[Any]] = []
         self._ends: list[NDArray[np.int64]] = []
-        self._num_tokens = 0
+        self.num_tokens = 0
         self._waiting: list[Document] = []
         self._num_waiting_characters = 0
 
@@ -165,9 +173,9 @@ class _Survey:
             self._signatures.append(self._hasher.signatures(texts))
         if self.tokenizer is not None and texts:
             tokens, ends = encode(self.tokenizer, texts, check_first=not self._tokens)
-            self._ends.append(ends + self._num_tokens)
+            self._ends.append(ends + self.num_tokens)
             self._tokens.append(tokens)
-            self._num_tokens += len(tokens)
+            self.num_tokens += len(tokens)
         self._waiting, self._num_waiting_characters = [], 0
 
     def _passing(self, documents: list[Document]) -> Iterator[tuple[Document, str]]:
