@@ -8,7 +8,7 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -34,6 +34,11 @@ SHARD_ROW = np.dtype(
 
 # Each open shard holds two descriptors, and a process may have 1,024 of them.
 MAX_OPEN_SHARDS = 320
+
+
+def shard_table(rows: Iterable[Sequence[Any]]) -> NDArray[Any]:
+    """SHARD_ROW of each row, whose last entry is the hash in hex."""
+    return np.array([(*row[:-1], bytes.fromhex(row[-1])) for row in rows], dtype=SHARD_ROW)
 
 
 def shard_name(split: str, part: int, number: int) -> str:

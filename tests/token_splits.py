@@ -8,7 +8,7 @@ import numpy as np
 
 from data.location import Location
 from data.shard_writer import SplitWriter, provenance_row
-from data.split import SHARD_ROW, Split
+from data.split import Split, shard_table
 from seedbed.randomness import generator
 
 END = 0
@@ -31,7 +31,7 @@ def write_split(
         provenances = [provenance_row(str(number), "test", "") for number in range(len(ended))]
         ends = np.cumsum([len(tokens) for tokens in ended])
         writer.write(provenances, ends, np.concatenate(ended), ends)
-    rows = np.array([(*row[:-1], bytes.fromhex(row[-1])) for row in writer.rows], dtype=SHARD_ROW)
+    rows = shard_table(writer.rows)
     return Split(Location(folder), "train", rows, "uint16", end)
 
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from data.build.survey import Survey
+from data.build.surveyed import Survey
 from data.config import DataConfig
 from data.exact_duplicates import first_occurrences
 from data.near_duplicates import band_keys, cluster_duplicates, group_near_duplicates, recall_threshold

@@ -20,15 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.build.decisions import HOLDOUT, TRAIN
-from data.build.survey import EDITED, REJECTED, Survey, encode, filters_of
+from data.build.survey import EDITED, REJECTED, encode, filters_of
+from data.build.surveyed import Survey
 from data.build.workers import Result, Task
 from data.config import DataConfig
+from data.location import Location
 from data.shard_writer import SplitWriter
 from data.shards import SPLITS
 from data.sources import Advance, Drop, Piece, read_piece
+from data.split import Split, shard_table
 from data.tokenizers import Tokenizer, load_tokenizer
 from seedbed.errors import DataError
-from seedbed.files import fsync_dir, write_json
+from seedbed.files import digest_of, fsync_dir, write_json
 
 # Text that is encoded together: enough for the encoder to be at full speed, and little to hold.
 BATCH_CHARACTERS = 2**22
@@ -123,17 +126,21 @@ def encode_part(task: Task, advance: Advance) -> Result:
     rows = dict(zip(SPLITS, (train.rows, holdout.rows), strict=True))
     num_tokens = train.num_tokens + holdout.num_tokens
     result = {"part": task["part"], "key": task["key"], "rows": rows, "tokens": num_tokens}
-    write_json(Path(task["done"]), result)
+    write_json(Path(task["done"]), result | {"digest": digest_of(result)})
     return result
 
 
-def finished(done: Path, key: str) -> Result | None:
-    """What `encode_part` returned, if it has finished its task of this key."""
+def finished(done: Path, key: str, dataset: Path) -> Result | None:
+    """What `encode_part` returned for its task of this `key`, if it finished and `dataset` still holds it."""
     try:
         result = json.loads(done.read_bytes())
-    except (OSError, ValueError):
+        if result.pop("digest") != digest_of(result) or result["key"] != key:
+            return None
+        for name, rows in result["rows"].items():
+            Split(Location(dataset), name, shard_table(rows), "uint16", 0).verify()
+    except (OSError, ValueError, LookupError, AttributeError, DataError):
         return None
-    return result if result.get("key") == key else None
+    return result
 
 
 def _surveyed_batches(

@@ -1,5 +1,6 @@
 """The stages of a build, one after the other; within a stage, parts in any order on any worker."""
 
+import hashlib
 import io
 import platform
 import shutil
@@ -16,13 +17,14 @@ from numpy.typing import NDArray
 import seedbed
 from data.build.decisions import TRAIN, Decisions, decide, listed
 from data.build.encode import encode_part, finished, surveyed_documents
-from data.build.survey import Survey, decontaminator_of, dependencies, filters_of, survey_part
+from data.build.survey import decontaminator_of, dependencies, filters_of, survey_part
+from data.build.surveyed import Survey, is_sound
 from data.build.workers import Result, Task, Workers
 from data.config import DataConfig
 from data.shard_writer import token_dtype
 from data.shards import DROPS, FORMAT, MANIFEST, SPLITS, VERSION, manifest_digest, table_name
 from data.sources import Drop, Piece, Source, check_malformed
-from data.split import SHARD_ROW
+from data.split import shard_table
 from data.tokenizers import EncoderMismatch, Tokenizer, load_tokenizer, train_tokenizer
 from seedbed.errors import DataError
 from seedbed.files import HashingWriter, canonical_json, digest_of, write_atomic, write_json
@@ -93,7 +95,11 @@ class Build:
             more = {"tokenizer": str(given), "encoder": encoder}
         keys = [digest_of([common, [p.as_json() for p in part]])[:16] for part in self.parts]
         folders = [self.folder / "survey" / f"{number:05d}-{key}" for number, key in enumerate(keys)]
-        tasks = [self._task(n, out=str(out), **more) for n, out in enumerate(folders) if not out.is_dir()]
+        tasks = []
+        for number, out in enumerate(folders):
+            if not is_sound(out):
+                shutil.rmtree(out, ignore_errors=True)
+                tasks.append(self._task(number, out=str(out), **more))
         for _ in self._work("survey", survey_part, tasks):
             pass
         surveys = [Survey(folder) for folder in folders]
@@ -136,14 +142,15 @@ class Build:
         chosen = self._to_train_on(surveys, decisions)
         kind = [config.tokenizer_kind, config.vocab_size]
         key = digest_of([kind, [survey.folder.name for survey in surveys], digest_of(chosen.tolist())])
-        kept = next((self.folder / "tokenizer").glob(f"{key[:16]}*"), None)
-        if kept is None:
-            with self._bar("train tokenizer") as bar:
-                texts = self._texts(surveys, decisions, chosen, bar)
-                trained = train_tokenizer(texts, config.vocab_size, config.tokenizer_kind)
-            kept = self.folder / "tokenizer" / f"{key[:16]}{Path(trained.file_name).suffix}"
-            write_atomic(kept, trained.to_bytes())
-        return load_tokenizer(kept)
+        for kept in (self.folder / "tokenizer").glob(f"{key[:16]}-*"):
+            if kept.stem.endswith(_short_hash(kept.read_bytes())):
+                return load_tokenizer(kept)
+        with self._bar("train tokenizer") as bar:
+            texts = self._texts(surveys, decisions, chosen, bar)
+            trained = train_tokenizer(texts, config.vocab_size, config.tokenizer_kind)
+        name = f"{key[:16]}-{_short_hash(trained.to_bytes())}{Path(trained.file_name).suffix}"
+        write_atomic(self.folder / "tokenizer" / name, trained.to_bytes())
+        return trained
 
     def _to_train_on(self, surveys: Sequence[Survey], decisions: Decisions) -> NDArray[np.bool_]:
         """[N]: documents of the train split, all of them or, by hash, as many as `tokenizer_train_bytes`."""
@@ -182,7 +189,7 @@ class Build:
             fates = decisions.of_part(part)
             key = digest_of([common, part, survey.folder.name, fates.tobytes().hex()])
             done = self.folder / "done" / f"{part:05d}.json"
-            if (result := finished(done, key)) is not None:
+            if (result := finished(done, key, self.out)) is not None:
                 results[part] = result
                 continue
             out = self.out / f"part-{part:05d}"
@@ -191,7 +198,8 @@ class Build:
             more = {"out": str(out), "done": str(done), "key": key, "survey": str(survey.folder)}
             tasks.append(self._task(part, tokenizer=str(file), encoder=encoder, fates=str(saved), **more))
         results |= {result["part"]: result for result in self._work("encode", encode_part, tasks)}
-        return {name: _table(results[part]["rows"][name] for part in range(len(surveys))) for name in SPLITS}
+        parts = range(len(surveys))
+        return {name: shard_table(row for p in parts for row in results[p]["rows"][name]) for name in SPLITS}
 
     def _manifest(
         self,
@@ -254,6 +262,10 @@ class Build:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
+def _short_hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def _size(part: Sequence[Piece]) -> int:
     return sum(piece.size for piece in part)
 
@@ -261,12 +273,6 @@ def _size(part: Sequence[Piece]) -> int:
 def _row(drop: Drop) -> bytes:
     row = {"id": drop.id, "source": drop.source, "reason": drop.reason, "detail": drop.detail}
     return canonical_json(row) + b"\n"
-
-
-def _table(parts: Iterator[list[list[Any]]]) -> NDArray[Any]:
-    """The rows of all parts as an array of SHARD_ROW."""
-    rows = [(*row[:-1], bytes.fromhex(row[-1])) for part in parts for row in part]
-    return np.array(rows, dtype=SHARD_ROW)
 
 
 def _npy(array: NDArray[Any]) -> bytes:

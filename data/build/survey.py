@@ -15,7 +15,6 @@ A part is read document by document; of a document only these stay.
 """
 
 import hashlib
-import json
 import os
 import secrets
 from collections import Counter
@@ -36,15 +35,12 @@ from data.minhash import NUM_PERMUTATIONS, MinHasher
 from data.shard_writer import provenance_row, token_dtype
 from data.sources import Advance, Document, Drop, Piece, Tally, read_piece
 from data.tokenizers import Tokenizer, load_tokenizer
-from seedbed.files import canonical_json, fsync_dir, write_atomic
+from seedbed.files import HashingWriter, canonical_json, digest_of, fsync_dir, write_json
 
 REJECTED, KEPT, EDITED = 0, 1, 2
 
 # Texts that are looked at together: enough for array code, and little to hold.
 BATCH_CHARACTERS = 2**22
-
-# Larger arrays of a survey are mapped instead of loaded.
-MAPPED_BYTES = 2**16
 
 VERSION = 1
 
@@ -216,12 +212,23 @@ class _Survey:
             dtype = token_dtype(self.tokenizer.vocab_size)
             arrays["tokens"] = np.concatenate([np.empty(0, dtype=dtype), *self._tokens])
             arrays["ends"] = np.concatenate([np.empty(0, dtype=np.int64), *self._ends])
+        receipts = {}
         for name, array in arrays.items():
-            np.save(folder / f"{name}.npy", array)
-        (folder / "documents.jsonl").write_bytes(b"".join(row + b"\n" for row in self.provenances))
-        (folder / "drops.jsonl").write_bytes(b"".join(drop + b"\n" for drop in self.drops))
-        counts = {"reasons": dict(self.reasons), "replaced": self.num_replaced, "edited": self.num_edited}
-        write_atomic(folder / "survey.json", json.dumps(counts | {"tallies": self.tallies}))
+            with HashingWriter(folder / f"{name}.npy") as file:
+                np.lib.format.write_array(file, array)
+            receipts[f"{name}.npy"] = file.receipt()
+        for name, rows in (("documents.jsonl", self.provenances), ("drops.jsonl", self.drops)):
+            with HashingWriter(folder / name) as file:
+                file.write(b"".join(row + b"\n" for row in rows))
+            receipts[name] = file.receipt()
+        content = {
+            "reasons": dict(self.reasons),
+            "replaced": self.num_replaced,
+            "edited": self.num_edited,
+            "tallies": self.tallies,
+            "files": receipts,
+        }
+        write_json(folder / "survey.json", content | {"digest": digest_of(content)})
 
 
 def encode(
@@ -246,59 +253,3 @@ def _without(verdicts: list[str | Rejected], evaluations: Decontaminator) -> lis
         if item is not None:
             verdicts[number] = Rejected("contaminated", f"shares words with the evaluation item {item}")
     return verdicts
-
-
-class Survey:
-    """What `survey_part` wrote."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.counts: dict[str, Any] = json.loads((folder / "survey.json").read_bytes())
-        self.num_kept = len(self.num_bytes)
-
-    @property
-    def flags(self) -> NDArray[np.uint8]:
-        return self._array("flags")
-
-    @property
-    def digests(self) -> NDArray[np.uint8]:
-        return self._array("digests")
-
-    @property
-    def num_bytes(self) -> NDArray[np.int64]:
-        return self._array("num_bytes")
-
-    @property
-    def id_hashes(self) -> NDArray[np.uint64]:
-        return self._array("id_hashes")
-
-    @property
-    def signatures(self) -> NDArray[np.uint32]:
-        return self._array("signatures")
-
-    def _array(self, name: str) -> NDArray[Any]:
-        file = self.folder / f"{name}.npy"
-        mapped = file.stat().st_size > MAPPED_BYTES
-        return np.load(file, mmap_mode="r" if mapped else None, allow_pickle=False)
-
-    @property
-    def is_encoded(self) -> bool:
-        """Whether the tokenizer was there already."""
-        return (self.folder / "tokens.npy").exists()
-
-    @property
-    def tokens(self) -> NDArray[Any]:
-        """The ids of all documents kept, with end-of-text ids, if they were encoded."""
-        return self._array("tokens")
-
-    @property
-    def ends(self) -> NDArray[np.int64]:
-        """[kept]: where each document ends in `tokens`."""
-        return self._array("ends")
-
-    def provenances(self) -> list[bytes]:
-        """`provenance_row` of each document kept."""
-        return (self.folder / "documents.jsonl").read_bytes().split(b"\n")[:-1]
-
-    def drops(self) -> bytes:
-        return (self.folder / "drops.jsonl").read_bytes()

@@ -227,6 +227,26 @@ def test_killed_build_goes_on_from_what_was_finished(large, tmp_path):
     assert kill_and_finish(source, tmp_path, [0.8, 1.2, 1.6]) == expected
 
 
+def test_what_a_crash_damaged_is_worked_again(large, tmp_path):
+    """Otherwise a torn file of an unfinished build would become a dataset with good hashes and bad tokens."""
+    source, expected = large
+    process = start_build(source, tmp_path / "out", 1)
+    work = tmp_path / ".out.building"
+    while not len(list(work.glob("done/*.json"))) > 2:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    files = [file for file in work.rglob("*") if file.is_file() and file.stat().st_size]
+    assert len({file.suffix for file in files}) >= 4
+    for file in files:
+        raw = bytearray(file.read_bytes())
+        raw[len(raw) // 2] ^= 1
+        file.write_bytes(raw)
+    finish(start_build(source, tmp_path / "out", 1))
+    assert contents(tmp_path / "out") == expected
+
+
 @pytest.mark.chaos
 @pytest.mark.long
 def test_twenty_kills_at_random_moments_change_nothing(large, tmp_path):

@@ -11,7 +11,7 @@ from data.config import DataConfig
 from data.location import Location
 from data.shard_writer import SplitWriter, provenance_row, token_dtype
 from data.shards import Dataset
-from data.split import SHARD_ROW, Split
+from data.split import Split, shard_table
 from seedbed.errors import DataError
 from seedbed.files import hash_file
 from seedbed.randomness import generator
@@ -205,7 +205,7 @@ OPTIONS = {"part": 0, "split": "train", "shard_tokens": 10}
 
 
 def table_of(writer):
-    return np.array([(*row[:-1], bytes.fromhex(row[-1])) for row in writer.rows], dtype=SHARD_ROW)
+    return shard_table(writer.rows)
 
 
 @pytest.mark.parametrize("together", [1, 2, 5])
