@@ -27,8 +27,8 @@ def summarize_run(path: Path) -> dict[str, Any]:
         "tokens_per_s": last.get("tokens_per_s"),
         "goodput": last.get("goodput"),
         "restarts": sum(event.get("kind") == "restarted" for event in events),
-        "recipe": run.record().get("recipe"),
-        "config_hash": run.record().get("config_hash"),
+        "recipe": read_json(path / "recipe.json").get("recipe"),
+        "config_hash": read_json(path / "recipe.json").get("config_hash"),
         "started": events[0]["time"] if events else None,
         "path": str(path),
     }
@@ -39,7 +39,7 @@ def describe_run(path: Path) -> dict[str, Any]:
     run = RunDirectory.existing(path)
     return {
         "summary": summarize_run(path),
-        "difference": run.record().get("difference", {}),
+        "difference": read_json(path / "recipe.json").get("difference", {}),
         "checkpoints": [{"step": step, "path": str(step_dir(path, step))} for step in list_steps(path)],
         "events": read_events(path)[-12:],
         "plan": read_json(run.plan_path),

@@ -26,7 +26,7 @@ from training.devices import measured_matmul_flops, peak_flops, resolve_hardware
 from training.metrics import read_events
 from training.plan import make_plan, notices
 from training.recipes import Tables, load_config, make_config, merge, parse_overrides, to_toml
-from training.run_directory import INIT_FROM, RunDirectory, check_identity, make_record
+from training.run_directory import BEFORE_CONFIG, INIT_FROM, RunDirectory, check_identity, make_record
 
 if TYPE_CHECKING:
     from training.checkpoint.reader import Checkpoint
@@ -141,10 +141,11 @@ def fork(run_path: Path, new_path: Path, assignments: Sequence[str]) -> tuple[Ru
 def _refuse_used(path: Path) -> None:
     """Raises UsageError when a new run at `path` would mix with something else.
 
-    A `checkpoints` folder without steps may be there already: a mount, or a link to a larger disk.
+    A `checkpoints` folder without steps may be there already: a mount, or a link to a larger disk. So may
+    what a start that was killed left before `config.toml`, which makes a run.
     """
-    used = [entry.name for entry in path.iterdir()] if path.exists() else []
-    if list_steps(path) or any(name not in ("run.lock", "checkpoints") for name in used):
+    used = {entry.name for entry in path.iterdir()} if path.exists() else set()
+    if list_steps(path) or used - {"run.lock", "checkpoints", *BEFORE_CONFIG}:
         raise UsageError(f"{path} is not empty and not a run directory", "choose another --run-dir")
 
 

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import IO, Any
 
 import seedbed
-from seedbed.errors import ConfigError, UsageError
+from seedbed.errors import ConfigError, DataError, UsageError
 from seedbed.files import Journal, digest_of, write_atomic, write_json
 from training.config import Config, config_hash, identity_of
 from training.recipes import make_config, parse_toml, to_toml
 
 INIT_FROM = "init-from"
 """Folder of a run that holds the weights it was started from, if it was."""
+
+BEFORE_CONFIG = ("plan.json", "recipe.json", "heartbeats", "logs")
+"""What a run directory gets before its `config.toml`."""
 
 TERMINAL_STATES = ("finished", "preempted", "failed")
 
@@ -53,12 +56,24 @@ class RunDirectory:
 
     def config(self) -> Config:
         """The resolved configuration that the run was last started with."""
-        text = self.config_path.read_text(encoding="utf-8")
+        try:
+            text = self.config_path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"cannot read {self.config_path}: {error}",
+                f"restore it from the newest {self.path / 'checkpoints'}/step-N/config.toml",
+            ) from error
         return make_config(parse_toml(text, str(self.config_path)), str(self.config_path))
 
     def record(self) -> dict[str, Any]:
         """`recipe.json`: where the configuration came from, and what identifies the run."""
-        return read_json(self.path / "recipe.json")
+        record = read_json(self.path / "recipe.json")
+        if record.get("identity_hash") != digest_of(record.get("identity")):
+            raise DataError(
+                f"{self.path / 'recipe.json'} is damaged: what identifies the run does not have its hash",
+                f"restore it, or start from the run's weights: --init-from {self.path}",
+            )
+        return record
 
     def status(self) -> dict[str, Any]:
         """`status.json`; state 'unknown' when it cannot be read."""

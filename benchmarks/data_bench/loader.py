@@ -18,8 +18,8 @@ from data.location import Location
 from data.mixture import MixtureStream
 from data.order_hash import sample_digests
 from data.packing import PackedStream
-from data.shard_writer import SplitWriter
-from data.split import SHARD_ROW, Split
+from data.shard_writer import SplitWriter, provenance_row
+from data.split import Split, shard_table
 
 CONTEXT, MICRO_BATCH = 2048, 8
 VOCAB_SIZE, END_OF_TEXT = 50_000, 0
@@ -65,10 +65,10 @@ def write_split(folder: Path, num_tokens: int, seed: int) -> np.ndarray:
             ends = np.cumsum(lengths)
             tokens = rng.integers(1, VOCAB_SIZE, size=ends[-1], dtype=np.uint16)
             tokens[ends - 1] = END_OF_TEXT
-            provenances = [{"id": str(number), "source": "random"} for number in range(len(lengths))]
+            provenances = [provenance_row(str(number), "random", "") for number in range(len(lengths))]
             writer.write(provenances, 4 * lengths, tokens, ends)
             num_tokens -= int(ends[-1])
-    return np.array([(*row[:-1], bytes.fromhex(row[-1])) for row in writer.rows], dtype=SHARD_ROW)
+    return shard_table(writer.rows)
 
 
 def _measure(make: Callable[[], Stream[Batch]], repeats: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import typer
 
 from cluster.commands.options import Json, Sets
 from cluster.output import command, emit
-from seedbed.errors import UsageError
+from seedbed.errors import DataError, UsageError
 
 Recipe = Annotated[str | None, typer.Argument(help="A shipped recipe or the path of a .toml file.")]
 
@@ -148,7 +148,10 @@ def plan(
             raise UsageError(
                 "a run's plan is what it was started with", "leave out --set, or plan the recipe"
             )
-        value = read_json(RunDirectory(Path(recipe)).plan_path)
+        path = RunDirectory(Path(recipe)).plan_path
+        value = read_json(path)
+        if not value:
+            raise DataError(f"{path} is missing or damaged", "plan the recipe that the run was started from")
     else:
         from training.devices import resolve_hardware
         from training.prepare import planned_vocab

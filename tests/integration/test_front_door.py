@@ -370,3 +370,32 @@ def _wait(condition, process: subprocess.Popen) -> None:
         assert process.poll() is None, "the run ended"
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "command"),
+    [
+        ("recipe.json", b'{"identity": {}}', ("train", "--resume", "RUN")),
+        ("recipe.json", b"not json", ("train", "--resume", "RUN")),
+        ("config.toml", b"caf\xe9", ("train", "--resume", "RUN")),
+        ("plan.json", b"", ("plan", "RUN")),
+    ],
+)
+def test_damaged_records_of_a_run_are_named(run, tmp_path, seedbed_cli, name, content, command):
+    """A traceback would leave its owner without the file's name and the way out."""
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / name).write_bytes(content)
+    outcome = seedbed_cli(*(str(copy) if part == "RUN" else part for part in command))
+    assert outcome.code in (2, 3), outcome.stderr
+    assert name in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_a_start_that_was_killed_before_its_configuration_can_be_repeated(tmp_path, seedbed_cli):
+    """An unlucky kill would cost the name of the run."""
+    (tmp_path / "r" / "logs").mkdir(parents=True)
+    (tmp_path / "r" / "plan.json").write_text("{}")
+    (tmp_path / "r" / "recipe.json").write_text("{}")
+    outcome = seedbed_cli("train", "gpt-demo", "--run-dir", "r", *sets(run__steps=1))
+    assert outcome.code == 0, outcome.stderr
