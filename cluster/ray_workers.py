@@ -81,7 +81,8 @@ class RayWorkers:
         except (OSError, ValueError, RuntimeError) as error:
             raise SeedbedError(
                 f"no Ray cluster answers at {self._address or 'this machine'}: {error}",
-                "start one with `ray start --head`, or build with --workers on this machine",
+                "start one with `ray start --head`, or give its token (RAY_AUTH_TOKEN_PATH), or build with "
+                "--workers on this machine",
             ) from error
 
     def _result(self, reference: Any) -> Result:

@@ -115,11 +115,25 @@ def dataset_view(report: dict[str, Any]) -> Any:
         }
         for low, high in buckets
     ]
-    samples = [f"--- {s['id']} ({s['tokens']:,} tokens)\n{s['text']}" for s in report["samples"]]
+    changed = [
+        {"kept, but": what, "documents": report[key]}
+        for key, what in (
+            ("edited", "lines were filtered out"),
+            ("replaced", "bytes that are not text were replaced"),
+            ("repeated_ids", "an earlier document has the same id"),
+        )
+        if report[key]
+    ]
+    tokenizer = report["tokenizer"]
+    samples = [
+        f"--- {s['split']}: {s['id']} ({s['tokens']:,} tokens)\n{s['text']}" for s in report["samples"]
+    ]
     return group(
         f"{report['path']}  digest {report['digest'][:16]}",
         table(splits, ("split", "documents", "tokens", "utf8_bytes", "bytes_per_token")),
         table(drops, ("dropped because", "documents")) if drops else "",
+        table(changed, ("kept, but", "documents")) if changed else "",
+        f"tokenizer: {tokenizer['kind']} of {tokenizer['vocab_size']:,} entries",
         table(lengths, ("tokens", *report["splits"]), "documents by length"),
         *samples,
     )

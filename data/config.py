@@ -96,7 +96,7 @@ class DataConfig(BaseModel):
     shard_tokens: int = Field(2**27, ge=1)
     """Tokens per shard file at most. A document is never cut, so a longer one makes a longer shard."""
 
-    part_bytes: int = Field(2**28, ge=1)
+    part_bytes: int = Field(2**26, ge=1)
     """Input that one worker takes at a time. Its shards are its own, so this is part of the result."""
 
     seed: int = Field(0, ge=0)
@@ -111,6 +111,10 @@ class OrderConfig(BaseModel):
     packing: Packing = "concat"
     """How documents fill samples: "concat" chunks the run of all tokens; "best-fit" and
     "first-fit-decreasing" lay whole documents side by side and cut few of them."""
+
+    overflow: Literal["split", "crop"] = "split"
+    """What becomes of documents that fit no sample of their block when packing: cut, so that no token is
+    lost, or cropped, and the room that is left padded."""
 
     within_documents: bool = False
     """Keep attention inside each document, count positions from its start, learn nothing across its end."""

@@ -62,6 +62,10 @@ class Location:
 
     def refuse_absent(self, name: str, num_bytes: int) -> None:
         """DataError unless a local `name` has this size; a remote one is looked at when it is read."""
-        if not self.is_remote:
-            receipt = {"bytes": num_bytes, "slice_bytes": 1, "slices": ""}
-            VerifiedFile(Path(self.root, name), receipt, DataError, REBUILD)
+        if self.is_remote:
+            return
+        file = Path(self.root, name)
+        size = file.stat().st_size if file.is_file() else None
+        if size != num_bytes:
+            found = "is missing" if size is None else f"has {size:,} bytes, not the {num_bytes:,} written"
+            raise DataError(f"{file} {found}", REBUILD)

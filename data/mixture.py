@@ -186,4 +186,6 @@ def open_stream(
 def _stream_of(split: Split, order: OrderConfig, context: int, seed: int) -> Stream[Batch]:
     if order.packing == "concat":
         return WindowStream(split, context, seed, within_documents=order.within_documents)
-    return PackedStream(split, context, seed, order.packing, within_documents=order.within_documents)
+    return PackedStream(
+        split, context, seed, order.packing, order.overflow, within_documents=order.within_documents
+    )

@@ -1,7 +1,6 @@
 """The shards of one part, written: see `data.shards` for the files and who reads them."""
 
 import hashlib
-import io
 from collections.abc import Sequence
 from contextlib import ExitStack
 from json.encoder import encode_basestring as json_string
@@ -137,16 +136,14 @@ class _ShardWriter:
         ]
         self._tokens.write(tokens.data)
         self._documents.write(b"\n".join([*rows, b""]))
-        self._index.append(np.stack([ends + self.num_tokens, num_bytes], axis=1).astype("<i8"))
+        self._index.append(np.stack([ends + self.num_tokens, num_bytes]).astype("<i8"))
         self.num_tokens += len(tokens)
         self._num_documents += len(provenances)
         self._utf8_bytes += int(num_bytes.sum())
 
     def finish(self) -> tuple[int, int, int, str]:
         """Close and sync the files; documents, tokens, UTF-8 bytes and the SHA-256 of the receipt."""
-        content = io.BytesIO()
-        np.save(content, np.concatenate(self._index))
-        self._writer(".index.npy").write(content.getvalue())
+        self._writer(".index").write(np.concatenate(self._index, axis=1).data)
         self._open.close()
         receipt = canonical_json({suffix: file.receipt() for suffix, file in self._files.items()})
         write_atomic(self._stem.with_name(f"{self._stem.name}.json"), receipt)

@@ -6,7 +6,7 @@
     train.shards.npy                     a row per shard: how much is in it, and the hash of its receipt
     part-00000/train-000.json            the receipt: sizes and slice hashes of the shard's three files
     part-00000/train-000.tokens          little-endian ids, the end-of-text id after every document
-    part-00000/train-000.index.npy       int64 [documents, 2]: end in the shard in tokens, UTF-8 bytes
+    part-00000/train-000.index           little-endian int64 [2, documents]: end in tokens, UTF-8 bytes
     part-00000/train-000.documents.jsonl id, source, sha256, bytes and tokens of each document
 
 So the manifest's digest vouches for the table, the table for the receipts, a receipt for each slice.

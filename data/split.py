@@ -1,15 +1,16 @@
 """One side of a dataset: documents as one run of tokens over all shards, each opened when it is needed.
 
-What is held of a shard that is not in use is 56 bytes, its row of the table; of the shards in use, the
-last MAX_OPEN_SHARDS stay open, each with its hashes, its mapped tokens and, once asked for, its index.
+What is held of a shard that is not in use is 64 bytes, its row of the table. The shards of a process that
+were used last, MAX_OPEN_SHARDS over all splits, stay open: each with its hashes and two mapped files.
 """
 
 import hashlib
 import io
 import itertools
 import json
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,10 @@ SHARD_ROW = np.dtype(
 
 # Each open shard holds two descriptors, and a process may have 1,024 of them.
 MAX_OPEN_SHARDS = 320
+
+_OPEN: "OrderedDict[tuple[int, int], _Shard]" = OrderedDict()
+_OPEN_LOCK = threading.Lock()
+_split_numbers = itertools.count()
 
 
 def shard_table(rows: Iterable[Sequence[Any]]) -> NDArray[Any]:
@@ -61,7 +66,7 @@ class Split:
         self.num_documents = int(self._document_starts[-1])
         self.utf8_bytes = int(table["utf8_bytes"].sum())
         self.num_shards = len(table)
-        self._shard = lru_cache(maxsize=MAX_OPEN_SHARDS)(self._open_shard)
+        self._number = next(_split_numbers)
 
     def tokens(self, start: int, stop: int) -> NDArray[np.int64]:
         """Tokens start .. stop-1 of the split, which may lie in several shards."""
@@ -91,9 +96,12 @@ class Split:
         found = []
         number = int(np.searchsorted(self._token_starts, start, side="right")) - 1
         while number < self.num_shards and (begin := int(self._token_starts[number])) < stop:
-            starts = self._shard(number).starts
-            low, high = np.searchsorted(starts, [start - begin, stop - begin])
-            found.append(starts[low:high] + begin)
+            ends = self._shard(number).ends
+            # A document begins where the one before it ends, the first with the shard.
+            low, high = np.searchsorted(ends, [start - begin, stop - begin])
+            if start <= begin:
+                found.append(np.array([begin]))
+            found.append(ends[low : min(high, len(ends) - 1)] + begin)
             number += 1
         return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
 
@@ -129,10 +137,21 @@ class Split:
             name = shard_name(self.name, int(row["part"]), int(row["number"]))
             self._location.refuse_absent(f"{name}.tokens", int(row["tokens"]) * self._dtype.itemsize)
 
-    def _open_shard(self, number: int) -> "_Shard":
+    def _shard(self, number: int) -> "_Shard":
+        """The shard, open; of all open ones of the process, those that were used last stay so."""
+        key = (self._number, number)
+        with _OPEN_LOCK:
+            if key in _OPEN:
+                _OPEN.move_to_end(key)
+                return _OPEN[key]
         row = self._table[number]
         name = shard_name(self.name, int(row["part"]), int(row["number"]))
-        return _Shard(self._location, name, row["receipt_sha256"].tobytes(), self._dtype)
+        opened = _Shard(self._location, name, row["receipt_sha256"].tobytes(), self._dtype)
+        with _OPEN_LOCK:
+            _OPEN[key] = opened
+            while len(_OPEN) > MAX_OPEN_SHARDS:
+                _OPEN.popitem(last=False)
+        return opened
 
 
 class _Shard:
@@ -141,9 +160,10 @@ class _Shard:
     def __init__(self, location: Location, name: str, receipt_sha256: bytes, dtype: np.dtype[Any]) -> None:
         self._dtype = dtype
         receipts = _receipts(location, f"{name}.json", receipt_sha256)
+        self._index_bytes: int = receipts[".index"]["bytes"]
         self._tokens, self._index, self._documents = (
             location.open(name + suffix, receipts[suffix])
-            for suffix in (".tokens", ".index.npy", ".documents.jsonl")
+            for suffix in (".tokens", ".index", ".documents.jsonl")
         )
 
     def tokens(self, start: int, stop: int) -> NDArray[Any]:
@@ -151,18 +171,14 @@ class _Shard:
         size = self._dtype.itemsize
         return self._tokens.read(start * size, stop * size).view(self._dtype)
 
-    @cached_property
-    def index(self) -> NDArray[np.int64]:
-        """[num_documents, 2]: end of each document in tokens, and its UTF-8 bytes."""
-        return np.load(io.BytesIO(self._index.read_all()), allow_pickle=False)
-
-    @cached_property
-    def starts(self) -> NDArray[np.int64]:
-        """[num_documents]: the token with which each document begins."""
-        return np.concatenate([[0], self.index[:-1, 0]])
+    @property
+    def ends(self) -> NDArray[np.int64]:
+        """[num_documents]: the end of each document in tokens, as a view of the mapped file."""
+        return self._index.read(0, self._index_bytes // 2).view("<i8")
 
     def lengths(self) -> NDArray[np.int64]:
-        return np.stack([self.index[:, 0] - self.starts, self.index[:, 1]], axis=1)
+        sizes = self._index.read(self._index_bytes // 2, self._index_bytes).view("<i8")
+        return np.stack([np.diff(self.ends, prepend=0), sizes], axis=1)
 
     def document(self, number: int) -> tuple[dict[str, Any], NDArray[np.int64]]:
         line = next(itertools.islice(self._lines(), number, None))
@@ -180,7 +196,8 @@ class _Shard:
         yield from io.BytesIO(self._documents.read_all())
 
     def _tokens_of(self, number: int) -> NDArray[np.int64]:
-        return self.tokens(int(self.starts[number]), int(self.index[number, 0])).astype(np.int64)
+        ends = self.ends
+        return self.tokens(int(ends[number - 1]) if number else 0, int(ends[number])).astype(np.int64)
 
 
 def _receipts(location: Location, name: str, sha256: bytes) -> dict[str, Any]:

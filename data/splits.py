@@ -43,7 +43,7 @@ def split_groups(
     if len(labels) < 2:
         raise DataError(
             f"too few documents to hold any out: {len(hashes)} kept, in {len(labels)} group of near-copies",
-            "give at least two documents that are not copies of each other",
+            "give at least two documents that are not copies of each other, or set data.holdout_fraction=0",
         )
     smallest: dict[int, bytes] = {}
     for group, digest in zip(members.tolist(), map(bytes, hashes), strict=True):

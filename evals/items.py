@@ -123,6 +123,11 @@ def _decoded(path: Path, split: str) -> Iterator[tuple[dict[str, Any], np.ndarra
 
     dataset = Dataset.open(path)
     tokenizer = dataset.tokenizer()
+    if tokenizer.lossy_because:
+        raise DataError(
+            f"the tokenizer of {path} does not give text back: {tokenizer.lossy_because}",
+            "bits per byte need a dataset of byte-level BPE or SentencePiece",
+        )
     for provenance, tokens in dataset.split(split).documents():
         own = np.asarray(tokens[:-1])
         text = tokenizer.decode(own.tolist()).encode()

@@ -1,12 +1,13 @@
 """The data of a run: its datasets by name, opened; what identifies them; the samples they give."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from data.batches import Batch, Stream
-from data.build import ensure_dataset
+from data.build import cache_dir, ensure_dataset
 from data.config import DataConfig
 from data.mixture import MixtureStream, check_same_tokenizer, open_stream
 from data.order_hash import sample_digests, step_digest
@@ -22,8 +23,16 @@ ONLY = "data"
 """The name of a dataset that is alone."""
 
 
-def resolve_data(data: DataConfig) -> DataConfig:
-    """`data` with the path of its dataset filled in, which is built if need be."""
+def resolve_data(data: DataConfig, *, rebuild: bool = False) -> DataConfig:
+    """`data` with the path of its dataset filled in, which is built if need be.
+
+    `rebuild` lets a dataset that has vanished from the cache be built again; one that was given by its
+    path is not ours to replace.
+    """
+    if rebuild and data.path and "://" not in data.path:
+        path = Path(data.path)
+        if path.is_relative_to(cache_dir()) and not path.exists():
+            data = data.model_copy(update={"path": ""})
     if data.paths:
         if data.path:
             raise ConfigError(
@@ -55,11 +64,25 @@ def training_stream(datasets: Mapping[str, Dataset], config: Config) -> Stream[B
 
 def holdout_stream(datasets: Mapping[str, Dataset], config: Config) -> Stream[Batch] | None:
     """The samples that it is validated on; None when no dataset holds any out."""
-    held_out = {name: dataset for name, dataset in datasets.items() if dataset.split("holdout").num_tokens}
+    held_out = {name: dataset for name, dataset in datasets.items() if _can_validate(dataset, config)}
     order = config.order.model_copy(update={"packing": "concat", "weights": {}, "stages": ()})
     if not held_out:
         return None
     return open_stream(held_out, "holdout", order, config.model.context, config.run.seed)
+
+
+def _can_validate(dataset: Dataset, config: Config) -> bool:
+    return dataset.split("holdout").num_tokens > config.model.context
+
+
+def holdout_notices(datasets: Mapping[str, Dataset], config: Config) -> list[str]:
+    """Which datasets hold out too little for a single window: their validation is left out."""
+    return [
+        f"the held-out split of {dataset.location} has {dataset.split('holdout').num_tokens:,} tokens, fewer "
+        f"than one window of model.context + 1 = {config.model.context + 1:,}: it is not validated on"
+        for dataset in datasets.values()
+        if not _can_validate(dataset, config)
+    ]
 
 
 def epochs(stream: Stream[Batch], position: int) -> float | dict[str, float]:

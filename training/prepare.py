@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.mixture import MixtureStream
 from data.tokenizers import find_tokenizer, load_tokenizer
 from models.sizes import parameter_shapes
 from seedbed.errors import ConfigError, UsageError
@@ -16,6 +17,7 @@ from training.config import Config, config_hash, differences, kind_of
 from training.datasets import (
     digest,
     epochs,
+    holdout_notices,
     open_datasets,
     packing_rates,
     repetition_warnings,
@@ -55,7 +57,7 @@ def start(
         check_identity(run, record["identity"])
         return run, _continue(run, config)
     _refuse_used(run_path)
-    plan = _planned(config, run_path)
+    plan = planned(config, run_path)
     if source:
         _link_tree(source.path, run_path / INIT_FROM / source.path.name)
     run.create(config, record, plan)
@@ -115,6 +117,7 @@ def fork(run_path: Path, new_path: Path, assignments: Sequence[str]) -> tuple[Ru
         resolve_hardware(_override(parent.config(), assignments, parent)), rebuild=True
     )
     batch_layout(config)
+    _check_same_data(parent, config, dataset)
     _check_shapes(checkpoint, config)
     if config.model.context != parent.config().model.context:
         raise ConfigError(
@@ -130,7 +133,7 @@ def fork(run_path: Path, new_path: Path, assignments: Sequence[str]) -> tuple[Ru
         "step": checkpoint.step,
         "hash": checkpoint.hash(),
     }
-    plan = _planned(config, new_path)
+    plan = planned(config, new_path)
     new = RunDirectory(new_path)
     _link_tree(step_path, step_dir(new.path, checkpoint.step))
     new.create(config, record, plan)
@@ -165,10 +168,7 @@ def _with_data(config: Config, *, rebuild: bool = False) -> tuple[Config, dict[s
 
     `rebuild` lets a data set that has vanished from the cache be built again.
     """
-    data = config.data
-    if rebuild and data.path and "://" not in data.path and not Path(data.path).exists():
-        data = data.model_copy(update={"path": ""})
-    data = resolve_data(data)
+    data = resolve_data(config.data, rebuild=rebuild)
     datasets = open_datasets(data)
     dataset = next(iter(datasets.values()))
     vocab_size = config.model.vocab_size or dataset.vocab_size
@@ -190,15 +190,17 @@ def _with_data(config: Config, *, rebuild: bool = False) -> tuple[Config, dict[s
     }
 
 
-def _planned(config: Config, run_path: Path) -> dict[str, Any]:
+def planned(config: Config, run_path: Path) -> dict[str, Any]:
     """The plan of a configuration whose data is there: with how it will be read."""
     plan = make_plan(config, run_path, peak_flops=peak_of(config))
-    stream = training_stream(open_datasets(config.data), config)
+    datasets = open_datasets(config.data)
+    stream = training_stream(datasets, config)
     num_samples = config.run.steps * plan["batch"]["samples_per_step"]
     plan["data"] = {
         "epochs": epochs(stream, num_samples),
         "packing": packing_rates(stream),
-        "warnings": repetition_warnings(stream, num_samples),
+        "shares": stream.shares if isinstance(stream, MixtureStream) else None,
+        "warnings": repetition_warnings(stream, num_samples) + holdout_notices(datasets, config),
     }
     return plan
 
@@ -226,7 +228,7 @@ def _continue(run: RunDirectory, config: Config) -> list[str]:
             "resumed", f"resumed with {text}", changes={name: list(pair) for name, pair in changes.items()}
         )
         record = {**run.record(), "config_hash": config_hash(config)}
-        plan = _planned(config, run.path)
+        plan = planned(config, run.path)
         write_json(run.plan_path, plan)
         write_json(run.path / "recipe.json", record)
         write_atomic(run.config_path, to_toml(config))
@@ -255,6 +257,19 @@ def _sound_checkpoint(path: Path, config: Config) -> "Checkpoint":
         )
     _check_shapes(checkpoint, config)
     return checkpoint
+
+
+def _check_same_data(parent: RunDirectory, config: Config, dataset: dict[str, Any]) -> None:
+    """Raises ConfigError when a branch that asks for the data of its parent would get other data."""
+    before = parent.record()["identity"].get("data.digest")
+    # The path is filled in, and differs when the same dataset was built again elsewhere.
+    asked = {**config.data.model_dump(), "path": ""} != {**parent.config().data.model_dump(), "path": ""}
+    moved = config.data.path != parent.config().data.path
+    if dataset["data.digest"] != before and not asked and not moved:
+        raise ConfigError(
+            f"the dataset at {config.data.path} is not the one that {parent.path} was trained on",
+            "build it again as it was, or give other data with --set data.path=...",
+        )
 
 
 def _check_shapes(checkpoint: "Checkpoint", config: Config) -> None:

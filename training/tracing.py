@@ -6,10 +6,13 @@ from typing import Any
 
 from data.mixture import MixtureStream
 from data.order_hash import add_digests, show_digest
-from training.batch_layout import batch_layout
+from seedbed.errors import UsageError
+from training.batch_layout import BatchLayout, batch_layout
+from training.checkpoint.layout import step_dir
 from training.config import Config
 from training.datasets import micro_batches, open_datasets, resolve_data, training_stream
 from training.metrics import surviving_rows
+from training.run_directory import read_json
 
 
 def trace(config: Config, first: int, last: int, run: Path | None = None) -> Iterator[dict[str, Any]]:
@@ -18,11 +21,22 @@ def trace(config: Config, first: int, last: int, run: Path | None = None) -> Ite
     The dataset is built if it is missing. The hash does not depend on `config.engine.num_ranks`.
     """
     layout = batch_layout(config)
-    stream = training_stream(open_datasets(resolve_data(config.data)), config)
-    recorded = {row["step"]: row for row in surviving_rows(run) if row["kind"] == "train"} if run else {}
+    data = resolve_data(config.data, rebuild=True)
+    stream = training_stream(open_datasets(data), config)
+    rows = [row for row in surviving_rows(run) if row["kind"] == "train"] if run else []
+    recorded = {row["step"]: row for row in rows}
+    begun_at, begun_position = _beginning(run, rows, layout) if run else (0, 0)
+    last_step, last_position = (
+        (rows[-1]["step"], rows[-1]["position"]) if rows else (begun_at, begun_position)
+    )
+    if first <= begun_at:
+        raise UsageError(
+            f"{run} began with step {begun_at + 1}, as a branch",
+            "trace earlier steps of the run it came from",
+        )
     for step in range(first, last + 1):
         row = recorded.get(step, {})
-        end = row.get("position", step * layout.samples_per_step)
+        end = row.get("position", last_position + (step - last_step) * layout.samples_per_step)
         position = end - layout.samples_per_step
         parts = (micro_batches(stream, layout, rank, position)[1] for rank in range(layout.num_ranks))
         traced = {"step": step, "position": position, "data_hash": show_digest(add_digests(parts))}
@@ -32,3 +46,14 @@ def trace(config: Config, first: int, last: int, run: Path | None = None) -> Ite
         if "data_hash" in row:
             traced |= {"recorded": row["data_hash"], "same": row["data_hash"] == traced["data_hash"]}
         yield traced
+
+
+def _beginning(run: Path, rows: list[dict[str, Any]], layout: BatchLayout) -> tuple[int, int]:
+    """The step and the data position that a run began from: (0, 0) unless it is a branch."""
+    if rows:
+        return rows[0]["step"] - 1, rows[0]["position"] - layout.samples_per_step
+    forked = read_json(run / "recipe.json").get("forked_from")
+    if not forked:
+        return 0, 0
+    manifest = read_json(step_dir(run, forked["step"]) / "manifest.json")
+    return forked["step"], manifest.get("position", 0)

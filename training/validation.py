@@ -36,7 +36,10 @@ def validate(trainer: "Trainer", state: TrainState) -> None:
         state.step,
         tokens=trainer.tokens(state),
         val_loss=state.validated,
-        val_bits_per_byte=loss_sum / math.log(2) / num_bytes if num_bytes else None,
+        # Of a tokenizer that loses text, the bytes of its tokens are not those of the text.
+        val_bits_per_byte=None
+        if trainer.tokenizer.lossy_because or not num_bytes
+        else loss_sum / math.log(2) / num_bytes,
         eval_s=time.perf_counter() - started,
     )
     if trainer.config.eval.prompt:

@@ -70,8 +70,8 @@ def make_corpus(path: Path) -> None:
 def _write_shard(stem: Path) -> bytes:
     """The files of the one shard; its receipt."""
     ends = np.arange(DOCUMENT_TOKENS, SHARD_TOKENS + 1, DOCUMENT_TOKENS)
-    index = np.stack([ends, np.full_like(ends, 4 * DOCUMENT_TOKENS)], axis=1)
-    stem.with_name(stem.name + ".index.npy").write_bytes(_npy(index))
+    index = np.stack([ends, np.full_like(ends, 4 * DOCUMENT_TOKENS)])
+    stem.with_name(stem.name + ".index").write_bytes(index.astype("<i8").tobytes())
     stem.with_name(stem.name + ".documents.jsonl").write_bytes(b"")
     with open(stem.with_name(stem.name + ".tokens"), "wb") as file:
         file.truncate(4 * SHARD_TOKENS)
@@ -87,7 +87,7 @@ def _write_shard(stem: Path) -> bytes:
     }
     others = {
         suffix: hash_file(stem.with_name(stem.name + suffix), TOKEN_SLICE_BYTES)
-        for suffix in (".index.npy", ".documents.jsonl")
+        for suffix in (".index", ".documents.jsonl")
     }
     receipt = canonical_json({".tokens": tokens, **others})
     stem.with_name(stem.name + ".json").write_bytes(receipt)

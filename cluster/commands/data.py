@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cluster.commands.options import Json, Sets
+from cluster.commands.options import Json, JsonLines, Sets
 from cluster.output import command, emit, emit_line
 from seedbed.errors import DataError, UsageError
 
@@ -46,7 +46,14 @@ def build(
     from data.inspect import inspect_dataset
     from training.recipes import make_config, merge, parse_overrides
 
-    config = make_config(merge({"data": {"source": source}}, parse_overrides(sets or [])), "data build").data
+    overrides = parse_overrides(sets or [])
+    if others := overrides.keys() - {"data"}:
+        raise UsageError(
+            f"a dataset has no settings of [{sorted(others)[0]}]", "give settings of [data] alone"
+        )
+    if "source" in overrides.get("data", {}):
+        raise UsageError("the source is given twice", "leave out --set data.source")
+    config = make_config(merge({"data": {"source": source}}, overrides), "data build").data
     path = build_dataset(config, out, _workers(workers or len(os.sched_getaffinity(0)), on))
     emit(inspect_dataset(path, num_samples=0), json=json, render=_describe)
 
@@ -71,18 +78,19 @@ def drops(
     path: Annotated[str, typer.Argument(help="A data set directory, or its URL.")],
     reason: Annotated[str, typer.Option(help="Only these, such as exact_duplicate.")] = "",
     limit: Annotated[int, typer.Option(min=0, help="At most so many; 0: all.")] = 0,
-    json: Json = False,
+    json: JsonLines = False,
 ) -> None:
-    """List the documents that were not taken, or not as they were: id, source, reason and detail."""
+    """List documents that were not taken, or only repaired: id, source, reason and detail."""
     from data.shards import Dataset
 
     dataset = Dataset.open(path)
     known = {*dataset.manifest["drops"], "replaced", "repeated_id"}
+    known |= {name.partition(".")[0] for name in known}
     if reason and reason not in known:
         raise UsageError(
             f"nothing was dropped from {path} for {reason!r}", f"the reasons are: {', '.join(sorted(known))}"
         )
-    rows = (row for row in dataset.drops() if reason in ("", row["reason"]))
+    rows = (row for row in dataset.drops() if reason in ("", row["reason"], row["reason"].partition(".")[0]))
     for row in itertools.islice(rows, limit or None):
         emit_line(row, json=json, render=lambda row: f"{row['reason']}  {row['id']}  {row['detail']}")
 
@@ -93,7 +101,7 @@ def trace(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe, a .toml file, or a run directory.")],
     steps: Annotated[str, typer.Option(metavar="A:B", help="First and last step, from 1.")] = "1:10",
     sets: Sets = None,
-    json: Json = False,
+    json: JsonLines = False,
 ) -> None:
     """Print the hash of what each step reads; for a run, beside the hash that it recorded.
 

@@ -107,14 +107,14 @@ def _summary_text(summary: dict[str, Any]) -> str:
 
     lines = [f"{summary['state']}: step {summary['step']}, {summary['tokens']:,} tokens"]
     if summary["val_loss"] is not None:
-        lines[0] += (
-            f", validation loss {summary['val_loss']:.4f} ({summary['val_bits_per_byte']:.4f} bits per byte)"
-        )
+        lines[0] += f", validation loss {summary['val_loss']:.4f}"
+        if summary["val_bits_per_byte"] is not None:
+            lines[0] += f" ({summary['val_bits_per_byte']:.4f} bits per byte)"
     lines += [measured_text(summary["plan"]), f"report: {summary['report']}", "next:"]
     run = summary["run"]
     lines += [
         f"  seedbed generate {run} --prompt 'def '",
-        f"  seedbed eval {run}",
+        f"  seedbed eval {run}" if summary["val_bits_per_byte"] is not None else "",
         f"  seedbed runs show {run}",
     ]
     return "\n".join(line for line in lines if line)
@@ -154,11 +154,14 @@ def plan(
             raise DataError(f"{path} is missing or damaged", "plan the recipe that the run was started from")
     else:
         from training.devices import resolve_hardware
-        from training.prepare import planned_vocab
+        from training.prepare import planned, planned_vocab
         from training.recipes import load_config
 
         config = planned_vocab(resolve_hardware(load_config(recipe, sets or [])))
-        value = make_plan(config, Path("runs"), peak_flops=peak_of(config))
+        if config.data.path or config.data.paths:
+            value = planned(config, Path("runs"))
+        else:
+            value = make_plan(config, Path("runs"), peak_flops=peak_of(config))
         value["notices"] = notices(value)
     emit(value, json=json, render=lambda v: "\n".join(filter(None, [plan_text(v), measured_text(v)])))
 

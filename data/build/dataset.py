@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data.build.stages import Build
+from data.build.survey import dependencies
 from data.build.workers import InProcess, Workers
 from data.build.workspace import only_builder_of, publish
 from data.config import DataConfig
@@ -26,8 +27,15 @@ def build_dataset(config: DataConfig, out: str | Path, workers: Workers | None =
     An `out` that already is this very dataset is left as it is, and repaired where it is damaged.
     DataError when it is anything else, or when the source is missing, empty or damaged.
     """
-    out = Path(out).expanduser()
+    # Absolute, since workers may run in another folder.
+    out = Path(out).expanduser().absolute()
     source = open_source(config)
+    root = Path(config.source).expanduser().absolute()
+    if root.is_dir() and out.is_relative_to(root):
+        raise DataError(
+            f"{out} is inside the source {root}, and would be read as text by the next build",
+            "build into a folder outside of it",
+        )
     if _is_current(out, config, source):
         return out
     with only_builder_of(out) as folder:
@@ -41,6 +49,7 @@ def build_dataset(config: DataConfig, out: str | Path, workers: Workers | None =
                     "build under another name, or delete the old dataset first",
                 )
             if _is_whole(out):
+                os.replace(folder / "dataset" / BUILT_FROM, out / BUILT_FROM)
                 shutil.rmtree(folder)
                 return out
             print(f"replacing {out}, which is damaged", file=sys.stderr)
@@ -77,11 +86,14 @@ def ensure_dataset(config: DataConfig, workers: Workers | None = None) -> str:
 
 def cache_dir() -> Path:
     """Where `ensure_dataset` keeps what it builds."""
-    return Path(os.environ.get("SEEDBED_CACHE") or "~/.cache/seedbed").expanduser() / "datasets"
+    folder = Path(os.environ.get("SEEDBED_CACHE") or "~/.cache/seedbed")
+    return folder.expanduser().absolute() / "datasets"
 
 
 def _cache_key(config: DataConfig, source: Source) -> str:
     parts = _described(config) | {"source": source.identity(), "version": VERSION}
+    # The rules of filters and the content of evaluation items, which the configuration only names.
+    parts["survey"] = dependencies(config)
     if config.tokenizer:
         parts["tokenizer"] = load_tokenizer(config.tokenizer).fingerprint
     return digest_of(parts)

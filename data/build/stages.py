@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import seedbed
-from data.build.decisions import TRAIN, Decisions, decide, listed
+from data.build.decisions import EXACT_DUPLICATE, HOLDOUT, TRAIN, Decisions, decide, listed
 from data.build.encode import encode_part, finished, surveyed_documents
-from data.build.survey import decontaminator_of, dependencies, filters_of, survey_part
+from data.build.survey import EDITED, REJECTED, decontaminator_of, dependencies, filters_of, survey_part
 from data.build.surveyed import Survey, is_sound
 from data.build.workers import Result, Task, Workers
 from data.config import DataConfig
@@ -38,8 +38,9 @@ class Build:
         self.config, self.source, self.folder, self.workers = config, source, folder, workers
         self.out = folder / "dataset"
         self.parts: list[list[Piece]] = source.parts(config.part_bytes)
-        self._asked = config.model_dump(mode="json")
-        self._encoder_names: dict[int, str] = {}
+        files = tuple(str(Path(file).absolute()) for file in config.decontaminate)
+        self._asked = config.model_copy(update={"decontaminate": files}).model_dump(mode="json")
+        self._encoder_names: dict[str, str] = {}
         for name in ("survey", "fates", "tokenizer", "done", "dataset"):
             (folder / name).mkdir(exist_ok=True)
 
@@ -55,6 +56,7 @@ class Build:
         given = self._store(load_tokenizer(self.config.tokenizer)) if self.config.tokenizer else None
         surveys = self._survey(given, encoder)
         decisions = decide(self.config, surveys)
+        self._tell_of_holdout(surveys, decisions)
         file = given or self._store(self._trained(surveys, decisions))
         tokenizer = load_tokenizer(file)
         if tokenizer.lossy_because:
@@ -114,6 +116,18 @@ class Build:
             )
         return surveys
 
+    def _tell_of_holdout(self, surveys: Sequence[Survey], decisions: Decisions) -> None:
+        sizes = np.concatenate([survey.num_bytes for survey in surveys])
+        total = int(sizes[decisions.fates < EXACT_DUPLICATE].sum())
+        share = int(sizes[decisions.fates == HOLDOUT].sum()) / max(1, total)
+        if share < self.config.holdout_fraction / 2:
+            large = decisions.near_duplicate_groups["too_large_for_holdout"]
+            print(
+                f"notice: {share:.2%} of the text is held out, not {self.config.holdout_fraction:.2%}: whole "
+                f"groups of near-copies are, and {large} of them are too large for it",
+                file=sys.stderr,
+            )
+
     def _reasons(self, surveys: Sequence[Survey]) -> Counter[str]:
         reasons = Counter(drop.reason for drop in self.source.drops)
         for survey in surveys:
@@ -129,12 +143,9 @@ class Build:
     def _encoding(self, file: Path, encoder: str) -> dict[str, Any]:
         """What ids depend on, beside the text."""
         tokenizer = load_tokenizer(file, encoder)
-        return {"fingerprint": tokenizer.fingerprint, "encoder": self._encoder_name(tokenizer)}
-
-    def _encoder_name(self, tokenizer: Tokenizer) -> str:
-        if id(tokenizer) not in self._encoder_names:
-            self._encoder_names[id(tokenizer)] = tokenizer.describe_encoder()
-        return self._encoder_names[id(tokenizer)]
+        if encoder not in self._encoder_names:  # a fallback says so once
+            self._encoder_names[encoder] = tokenizer.describe_encoder()
+        return {"fingerprint": tokenizer.fingerprint, "encoder": self._encoder_names[encoder]}
 
     def _trained(self, surveys: Sequence[Survey], decisions: Decisions) -> Tokenizer:
         """The tokenizer of the train split, trained now or by an earlier build of the same."""
@@ -236,7 +247,7 @@ class Build:
             "drops": dict(sorted(drops.items())),
             "dropped_file": DROPS,
             "replaced": sum(survey.counts["replaced"] for survey in surveys),
-            "edited": sum(survey.counts["edited"] for survey in surveys),
+            "edited": sum(_edited(survey, decisions.of_part(n)) for n, survey in enumerate(surveys)),
             "near_duplicate_groups": decisions.near_duplicate_groups,
             "filters": filters.describe() if (filters := filters_of(self.config)) else {},
             "decontamination": index.describe() if (index := decontaminator_of(self.config)) else {},
@@ -260,6 +271,12 @@ class Build:
         for entry in self.out.iterdir():
             if entry.name not in wanted:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def _edited(survey: Survey, fates: NDArray[np.uint8]) -> int:
+    """Documents of the dataset whose text a filter has changed."""
+    kept = survey.flags[survey.flags != REJECTED]
+    return int(np.count_nonzero((kept == EDITED) & (fates < EXACT_DUPLICATE)))
 
 
 def _short_hash(content: bytes) -> str:

@@ -17,6 +17,7 @@ A part is read document by document; of a document only these stay.
 import hashlib
 import os
 import secrets
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.build.surveyed import is_sound
 from data.build.workers import Result, Task
 from data.config import DataConfig
 from data.decontamination import Decontaminator
@@ -86,7 +88,13 @@ def survey_part(task: Task, advance: Advance) -> Result:
     scratch.mkdir(parents=True)
     surveyed.write(scratch)
     fsync_dir(scratch)
-    os.rename(scratch, out)
+    try:
+        os.rename(scratch, out)
+    except OSError:
+        # The same task, run again by whoever did not hear that it was done.
+        if not is_sound(out):
+            raise
+        shutil.rmtree(scratch)
     return {"tokens": surveyed.num_tokens}
 
 
@@ -109,7 +117,9 @@ def _filters(names: tuple[str, ...], options: tuple[tuple[str, float | bool], ..
 
 def filters_of(config: DataConfig) -> TextFilters | None:
     """The quality filters of `config`, made once per process."""
-    return _filters(config.filters, tuple(sorted(config.filter_options.items()))) if config.filters else None
+    if not (config.filters or config.filter_options):
+        return None
+    return _filters(config.filters, tuple(sorted(config.filter_options.items())))
 
 
 @dataclass
@@ -125,7 +135,6 @@ class _Survey:
     reasons: Counter[str] = field(default_factory=Counter)
     tallies: dict[str, Any] = field(default_factory=dict)
     num_replaced: int = 0
-    num_edited: int = 0
 
     def __post_init__(self) -> None:
         self._filters = filters_of(self.config)
@@ -186,7 +195,6 @@ class _Survey:
                 self._drop(Drop(document.id, document.source, verdict.reason, verdict.detail))
             else:
                 edited = verdict != document.text
-                self.num_edited += edited
                 self.flags.append(EDITED if edited else KEPT)
                 yield document, verdict
 
@@ -224,7 +232,6 @@ class _Survey:
         content = {
             "reasons": dict(self.reasons),
             "replaced": self.num_replaced,
-            "edited": self.num_edited,
             "tallies": self.tallies,
             "files": receipts,
         }

@@ -104,6 +104,7 @@ def _open_stdlib(config: DataConfig) -> FileSource:
 
 
 def _open_path(path: Path, config: DataConfig) -> FileSource:
+    path = path.absolute()  # a worker may run in another folder
     if not path.exists():
         raise DataError(
             f"data.source does not exist: {path}",

@@ -107,6 +107,7 @@ def make_config(tables: Tables, origin: str = "configuration") -> Config:
         for problem in error.errors():
             name = ".".join(str(part) for part in problem["loc"])
             message = problem["msg"].removeprefix("Value error, ")
+            message = message.replace("a valid tuple", 'a list, such as \'["a", "b"]\'')
             given = f" (given: {problem['input']!r})" if name.count(".") == 1 else ""
             lines.append(f"{name}: {message}{given}" if name.count(".") else message)
         raise ConfigError(f"{origin}: " + "; ".join(lines), "correct these settings") from None
