@@ -53,7 +53,7 @@ class DataConfig(BaseModel):
     max_malformed_share: float = Field(0.01, ge=0, le=1)
     """Share of a file's rows that may be malformed or lack the text before the build fails."""
 
-    max_document_bytes: int = Field(2**26, ge=1)
+    max_document_bytes: int = Field(2**26, ge=1, le=2**40)
     """A longer document, or line of a JSONL file, is dropped and counted, and never held in memory whole."""
 
     filters: tuple[str, ...] = Field((), strict=False)
@@ -90,13 +90,13 @@ class DataConfig(BaseModel):
     vocab_size: int = Field(4096, ge=257, le=2**24)
     """Vocabulary of a tokenizer that is trained here, special tokens included. Unused with `tokenizer`."""
 
-    tokenizer_train_bytes: int = Field(2**30, ge=1)
+    tokenizer_train_bytes: int = Field(2**30, ge=1, le=2**60)
     """Text that a tokenizer is trained on at most: whole documents, chosen by hash."""
 
-    shard_tokens: int = Field(2**27, ge=1)
+    shard_tokens: int = Field(2**27, ge=1, le=2**40)
     """Tokens per shard file at most. A document is never cut, so a longer one makes a longer shard."""
 
-    part_bytes: int = Field(2**26, ge=1)
+    part_bytes: int = Field(2**26, ge=1, le=2**60)
     """Input that one worker takes at a time. Its shards are its own, so this is part of the result."""
 
     seed: int = Field(0, ge=0)

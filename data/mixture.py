@@ -22,7 +22,7 @@ from data.packing import PackedStream
 from data.proportions import Proportions, Stage
 from data.shards import Dataset
 from data.split import Split
-from seedbed.errors import DataError, nearest
+from seedbed.errors import ConfigError, DataError, nearest
 
 MAX_DENOMINATOR = 2**16
 
@@ -35,7 +35,7 @@ class MixtureStream:
     """The streams of `streams` by name, all of one context, mixed as `stages` say.
 
     A stage holds from the position at which `from_tokens` tokens were seen; empty weights are by the
-    tokens of the sources (no stages: one with empty weights). DataError for weights that name an
+    tokens of the sources (no stages: one with empty weights). ConfigError for weights that name an
     unknown source, leave one without any, or are not positive and finite.
     """
 
@@ -98,13 +98,13 @@ class MixtureStream:
     def _stages(self, stages: Sequence[MixtureStage]) -> tuple[Stage, ...]:
         begins = [stage.from_tokens for stage in stages]
         if begins[0] != 0:
-            raise DataError(
+            raise ConfigError(
                 f"the first stage of the mixture begins at {begins[0]:,} tokens",
                 "set from_tokens = 0 in the first of order.stages",
             )
         starts = [-(-begin // self.context) for begin in begins]
         if any(later <= earlier for earlier, later in itertools.pairwise(starts)):
-            raise DataError(
+            raise ConfigError(
                 f"the stages of the mixture begin at {', '.join(f'{begin:,}' for begin in begins)} tokens, "
                 f"which does not ascend by a sample of {self.context:,} tokens or more",
                 "put order.stages in ascending order of from_tokens",
@@ -112,7 +112,7 @@ class MixtureStream:
         weights = [self._weights(stage) for stage in stages]
         for name in self.names:
             if not any(name in given for given in weights):
-                raise DataError(
+                raise ConfigError(
                     f"the mixture gives no weight to {name}",
                     "add it to order.weights, or to a stage, or take it out of data.paths",
                 )
@@ -125,13 +125,13 @@ class MixtureStream:
         """The weights of one stage as they were written, checked."""
         for name, weight in stage.weights.items():
             if name not in self.streams:
-                raise DataError(
+                raise ConfigError(
                     f"the mixture gives a weight to {name!r}, which is none of the datasets "
                     f"{', '.join(self.names)}",
                     f"use {nearest(name, self.names) or 'one of these names'}, or add it to data.paths",
                 )
             if not (math.isfinite(weight) and weight > 0):
-                raise DataError(
+                raise ConfigError(
                     f"the weight of {name} in the mixture is {weight}",
                     "give a positive number, or leave the name out of the stage in which it is not read",
                 )

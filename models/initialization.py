@@ -6,21 +6,48 @@ have got: initial weights cannot depend on the number of ranks or on the order o
 """
 
 import math
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from models.config import ModelConfig
+from models.sizes import Shapes, parameter_shapes
 from seedbed.randomness import generator
+
+if TYPE_CHECKING:
+    from torch import nn
 
 BLOCK = 65_536
 GPT2_STD = 0.02
+RESIDUAL_OUTPUTS = (
+    "attention.output.weight",
+    "mlp.down.weight",
+    "mlp.experts.down",
+    "mlp.shared.down.weight",
+)
 
 
 def standard_deviation(name: str, config: ModelConfig) -> float:
-    """Radford et al. 2019: 0.02, and residual outputs scaled by 1/sqrt(2 x layers)."""
-    if name.endswith(("attention.output.weight", "mlp.down.weight")):
+    """Of the normal distribution that matrix `name` is drawn from, by `config.initialization`.
+
+    gpt2: 0.02, and residual outputs scaled by 1/sqrt(2 x layers), one for each sum that the residual
+    stream goes through (Radford et al. 2019). With n inputs and m outputs, the variance is 1/n for
+    lecun (LeCun et al. 1998), 2/(n + m) for xavier (Glorot and Bengio 2010), 2/n for he (He et al. 2015);
+    embeddings, which select and do not add up, stay at 0.02.
+    """
+    if config.initialization != "gpt2" and name not in ("embedding.weight", "positions.weight"):
+        *_, num_out, num_in = _shapes(config)[name]
+        variances = {"lecun": 1 / num_in, "xavier": 2 / (num_in + num_out), "he": 2 / num_in}
+        return math.sqrt(variances[config.initialization])
+    if name.endswith(RESIDUAL_OUTPUTS):
         return GPT2_STD / math.sqrt(2 * config.num_layers)
     return GPT2_STD
+
+
+@lru_cache(maxsize=4)
+def _shapes(config: ModelConfig) -> Shapes:
+    return parameter_shapes(config)
 
 
 def initial_values(name: str, start: int, stop: int, config: ModelConfig, seed: int) -> np.ndarray:
@@ -39,3 +66,13 @@ def initial_values(name: str, start: int, stop: int, config: ModelConfig, seed: 
         low, high = max(start, block * BLOCK), min(stop, (block + 1) * BLOCK)
         out[low - start : high - start] = values[low - block * BLOCK : high - block * BLOCK] * std
     return out
+
+
+def initialize(model: "nn.Module", config: ModelConfig, seed: int) -> None:
+    """Give every parameter of a model that is whole and on a real device its initial values."""
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            values = initial_values(name, 0, parameter.numel(), config, seed)
+            parameter.copy_(torch.from_numpy(values).view(parameter.shape))

@@ -10,41 +10,62 @@ are what checkpoints, hashes and initialisation are keyed by.
 Shapes: B batch, T time, D width, V vocabulary.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.attention import Angles, Attention
+from models.cache import LayerCache
 from models.config import ModelConfig
-from models.parts import Attention, LayerCache, document_mask, make_mlp, make_norm, rotary_angles
+from models.experts import MixtureOfExperts
+from models.latent_attention import LatentAttention
+from models.masks import attention_mask
+from models.mlp import make_mlp
+from models.norms import make_norm
+from models.positions import rotary_angles, sinusoids
+from models.routing import Routing
 
 
 class Block(nn.Module):
-    """One pre-norm layer: attention, then MLP, each added to the residual stream."""
+    """One layer: attention, then MLP or experts, each added to the residual stream.
 
-    def __init__(self, config: ModelConfig) -> None:
+    The norm comes before each (Radford et al. 2019, GPT-2), or after each sum (Vaswani et al. 2017).
+    """
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
+        self.post_norm = config.norm_placement == "post"
         self.attention_norm = make_norm(config)
-        self.attention = Attention(config)
+        self.attention = LatentAttention(config) if config.latent_width else Attention(config)
         self.mlp_norm = make_norm(config)
-        self.mlp = make_mlp(config)
+        self.mlp = MixtureOfExperts(config) if config.has_experts(layer) else make_mlp(config)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
         self,
         x_BTD: Tensor,
-        angles: tuple[Tensor, Tensor] | None = None,
+        angles: Angles | None = None,
         cache: LayerCache | None = None,
-        mask_B1TT: Tensor | None = None,
+        mask: Tensor | None = None,
+        routing: Routing | None = None,
     ) -> Tensor:
-        x_BTD = x_BTD + self.dropout(self.attention(self.attention_norm(x_BTD), angles, cache, mask_B1TT))
-        return x_BTD + self.dropout(self.mlp(self.mlp_norm(x_BTD)))
+        if self.post_norm:
+            x_BTD = self.attention_norm(x_BTD + self.dropout(self.attention(x_BTD, angles, cache, mask)))
+            return self.mlp_norm(x_BTD + self.dropout(self._mlp(x_BTD, routing)))
+        x_BTD = x_BTD + self.dropout(self.attention(self.attention_norm(x_BTD), angles, cache, mask))
+        return x_BTD + self.dropout(self._mlp(self.mlp_norm(x_BTD), routing))
+
+    def _mlp(self, x_BTD: Tensor, routing: Routing | None) -> Tensor:
+        return self.mlp(x_BTD, routing) if isinstance(self.mlp, MixtureOfExperts) else self.mlp(x_BTD)
 
 
 class Transformer(nn.Module):
     """Tokens [B, T] in, logits [B, T, V] out; position t sees tokens 0..t only.
 
     With `documents` [B, T], it sees those of its own document only; with `positions` [B, T], these count
-    instead of 0..T-1. Neither goes with a cache.
+    instead of 0..T-1. Neither goes with a cache. `routing` is filled with what routers of experts chose.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -54,8 +75,8 @@ class Transformer(nn.Module):
         self.positions = nn.Embedding(config.context, config.width) if config.positions == "learned" else None
         self.dropout = nn.Dropout(config.dropout)
         # A dictionary, not a list, so that names survive when layers are split over devices.
-        self.blocks = nn.ModuleDict({str(i): Block(config) for i in range(config.num_layers)})
-        self.norm = make_norm(config)
+        self.blocks = nn.ModuleDict({str(i): Block(config, i) for i in range(config.num_layers)})
+        self.norm = make_norm(config) if config.norm_placement == "pre" else None
         self.head = None if config.tie_embeddings else nn.Linear(config.width, config.vocab_size, bias=False)
 
     def forward(
@@ -64,24 +85,46 @@ class Transformer(nn.Module):
         cache: list[LayerCache] | None = None,
         positions: Tensor | None = None,
         documents: Tensor | None = None,
+        routing: Routing | None = None,
     ) -> Tensor:
-        past = cache[0].length if cache else 0
+        return F.linear(self.hidden(tokens_BT, cache, positions, documents, routing), self.head_weight)
+
+    def hidden(
+        self,
+        tokens_BT: Tensor,
+        cache: list[LayerCache] | None = None,
+        positions: Tensor | None = None,
+        documents: Tensor | None = None,
+        routing: Routing | None = None,
+    ) -> Tensor:
+        """[B, T, D]: what the head turns into logits."""
+        past, new = cache[0].length if cache else 0, tokens_BT.shape[1]
+        device = tokens_BT.device
         if positions is None:
-            positions = torch.arange(past, past + tokens_BT.shape[1], device=tokens_BT.device)
-        x_BTD = self.embedding(tokens_BT)
-        angles = None
-        if self.positions is not None:
-            x_BTD = x_BTD + self.positions(positions)
-        else:
-            angles = rotary_angles(positions, self.config)
-        mask_B1TT = None if documents is None else document_mask(documents)
-        x_BTD = self.dropout(x_BTD)
+            positions = torch.arange(past, past + new, device=device)
+        x_BTD = self.dropout(self._embed(tokens_BT, positions))
+        angles = rotary_angles(positions, self.config) if self.config.positions == "rope" else None
+        mask = attention_mask(self.config, past, new, device, documents)
         for index, block in enumerate(self.blocks.values()):
-            x_BTD = block(x_BTD, angles, cache[index] if cache else None, mask_B1TT)
-        x_BTD = self.norm(x_BTD)
-        return F.linear(x_BTD, self.embedding.weight) if self.head is None else self.head(x_BTD)
+            x_BTD = block(x_BTD, angles, cache[index] if cache else None, mask, routing)
+        return x_BTD if self.norm is None else self.norm(x_BTD)
+
+    def _embed(self, tokens_BT: Tensor, positions: Tensor) -> Tensor:
+        x_BTD = self.embedding(tokens_BT)
+        if self.positions is not None:
+            return x_BTD + self.positions(positions)
+        if self.config.positions == "sinusoidal":
+            # Vaswani et al. 2017, section 3.4: the scale at which tokens are not drowned by positions.
+            D = self.config.width
+            return x_BTD * math.sqrt(D) + sinusoids(positions, D).to(x_BTD.dtype)
+        return x_BTD
+
+    @property
+    def head_weight(self) -> Tensor:
+        """[V, D]: of the head, or of the embedding that it shares."""
+        return self.embedding.weight if self.head is None else self.head.weight
 
     def new_cache(self, batch: int) -> list[LayerCache]:
-        """An empty key-value cache for `batch` sequences of up to `context` tokens."""
+        """An empty cache for `batch` sequences of up to `context` tokens."""
         weight = self.embedding.weight
         return [LayerCache(batch, self.config, weight.device, weight.dtype) for _ in self.blocks]

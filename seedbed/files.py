@@ -57,7 +57,8 @@ def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
 
 def canonical_json(value: Any) -> bytes:
     """The one byte string that stands for `value` wherever JSON is hashed."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode("utf-8", "surrogatepass")  # a path may hold what is no UTF-8
 
 
 def digest_of(value: Any) -> str:

@@ -199,7 +199,12 @@ def planned(config: Config, run_path: Path) -> dict[str, Any]:
     plan["data"] = {
         "epochs": epochs(stream, num_samples),
         "packing": packing_rates(stream),
-        "shares": stream.shares if isinstance(stream, MixtureStream) else None,
+        "shares": [
+            {"from_position": stage.start, **dict(zip(stream.names, stage.shares, strict=True))}
+            for stage in stream.shares
+        ]
+        if isinstance(stream, MixtureStream)
+        else None,
         "warnings": repetition_warnings(stream, num_samples) + holdout_notices(datasets, config),
     }
     return plan

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,8 @@ from seedbed.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from data.build.workers import Workers
+
+MAX_WORKERS_PER_CORE = 4
 
 app = typer.Typer(help="Build and inspect token shards.", no_args_is_help=True)
 
@@ -54,7 +57,14 @@ def build(
     if "source" in overrides.get("data", {}):
         raise UsageError("the source is given twice", "leave out --set data.source")
     config = make_config(merge({"data": {"source": source}}, overrides), "data build").data
-    path = build_dataset(config, out, _workers(workers or len(os.sched_getaffinity(0)), on))
+    cores = len(os.sched_getaffinity(0))
+    if on == "local" and (workers or 0) > MAX_WORKERS_PER_CORE * cores:
+        raise UsageError(
+            f"--workers {workers} on {cores} cores", f"use at most {MAX_WORKERS_PER_CORE * cores}"
+        )
+    # Like Ctrl-C: the same command goes on from the finished parts.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    path = build_dataset(config, out, _workers(workers or cores, on))
     emit(inspect_dataset(path, num_samples=0), json=json, render=_describe)
 
 

@@ -13,7 +13,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -132,11 +132,15 @@ def run_reporting(function: Function, task: Task, file: str) -> Result:
         done += num_bytes
         if (now := time.monotonic()) - written > POLL_S:
             written = now
+            tell()
+
+    def tell() -> None:
+        with suppress(OSError):  # progress is expendable, a full disk or not
             write_atomic(Path(file), str(done), durable=False)
 
     with _without_collection():
         result = function(task, advance)
-    write_atomic(Path(file), str(done), durable=False)
+    tell()
     return result
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from data.config import FILTERS
 from data.filters.verdict import Rejected
-from seedbed.errors import DataError, nearest
+from seedbed.errors import ConfigError, nearest
 
 # Raised when a filter decides differently than before with the same thresholds.
 VERSION = 1
@@ -17,14 +17,15 @@ VERSION = 1
 class TextFilters:
     """Quality filters in the order given; the first that rejects a document decides.
 
-    `options` are thresholds other than the published ones, by "FILTER.THRESHOLD". Raises DataError for names
-    that are not known, options of filters that are not applied, values of the wrong type, and without numba.
+    `options` are thresholds other than the published ones, by "FILTER.THRESHOLD". Raises ConfigError for
+    names that are not known, options of filters that are not applied and values of the wrong type, and
+    DataError without numba.
     """
 
     def __init__(self, names: Sequence[str], options: Mapping[str, float | bool] | None = None) -> None:
         kinds = {name: _kind(name) for name in names}
         if len(kinds) < len(names):
-            raise DataError(f"data.filters names a filter twice: {', '.join(names)}", "name each one once")
+            raise ConfigError(f"data.filters names a filter twice: {', '.join(names)}", "name each one once")
         thresholds: dict[str, dict[str, float | bool]] = {name: {} for name in names}
         for option, value in (options or {}).items():
             name, field = _checked_option(option, value, kinds)
@@ -63,7 +64,7 @@ def _kind(name: str) -> Callable[..., Any]:
     """The class of the filter called `name`."""
     if name not in FILTERS:
         meant = nearest(name, FILTERS)
-        raise DataError(
+        raise ConfigError(
             f'data.filters: there is no filter "{name}"',
             f'did you mean "{meant}"?' if meant else f"the filters are {', '.join(FILTERS)}",
         )
@@ -85,7 +86,7 @@ def _checked_option(option: str, value: float | bool, kinds: Mapping[str, Any]) 
     }
     if option not in known:
         meant = nearest(option, known)
-        raise DataError(
+        raise ConfigError(
             f'data.filter_options: "{option}" is no threshold of the filters that are applied'
             f" ({', '.join(kinds) or 'none'})",
             f'did you mean "{meant}"?'
@@ -95,6 +96,6 @@ def _checked_option(option: str, value: float | bool, kinds: Mapping[str, Any]) 
     is_switch = isinstance(known[option], bool)
     if is_switch != isinstance(value, bool) or math.isnan(value):
         asked = "true or false" if is_switch else "a number"
-        raise DataError(f"data.filter_options: {option} is {value!r}", f"give it as {asked}")
+        raise ConfigError(f"data.filter_options: {option} is {value!r}", f"give it as {asked}")
     name, _, field = option.partition(".")
     return name, field

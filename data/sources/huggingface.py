@@ -91,6 +91,8 @@ class HuggingFaceSource:
 def open_hugging_face(config: DataConfig) -> HuggingFaceSource:
     """The source of `config.source`, which starts with "hf:"."""
     asked = config.source.removeprefix(PREFIX)
+    if not asked:
+        raise DataError(f"data.source = {config.source!r} names no dataset", "write hf:NAME or hf:FOLDER")
     folder = Path(asked).expanduser()
     path = str(folder.resolve()) if folder.is_dir() else asked
     name = path.rstrip("/").rpartition("/")[2].partition("@")[0] or "dataset"

@@ -33,17 +33,22 @@ def open_piece(piece: Piece) -> Iterator[io.BufferedReader]:
     try:
         raw: Any = io.FileIO(piece.path)
         with io.BufferedReader(raw, READ_BYTES) as file:
-            if os.fstat(file.fileno()).st_mtime_ns != piece.mtime_ns:
-                raise DataError(
-                    f"{piece.path} changed while the dataset was built",
-                    "build again when nothing writes to the source",
-                )
+            _refuse_changed(file, piece)
             yield file
+            _refuse_changed(file, piece)
     except OSError as error:
         reason = error.strerror or str(error)
         raise DataError(
             f"cannot read {piece.path}: {reason}", "check the file and its permissions, or leave it out"
         ) from error
+
+
+def _refuse_changed(file: io.BufferedReader, piece: Piece) -> None:
+    if os.fstat(file.fileno()).st_mtime_ns != piece.mtime_ns:
+        raise DataError(
+            f"{piece.path} changed while the dataset was built",
+            "build again when nothing writes to the source",
+        )
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from data.config import FILTERS
 from data.filters import Rejected, TextFilters
 from data.filters.compiled import kernel
-from seedbed.errors import DataError
+from seedbed.errors import ConfigError, DataError
 
 PARITY = Path(__file__).parent.parent / "golden" / "filter_parity.json"
 SENTENCE = "The old gardener and his sister have walked to the end of the long green valley with a lamp. "
@@ -126,7 +126,7 @@ def test_the_description_holds_every_threshold_in_force():
     ],
 )
 def test_a_wrong_name_or_option_is_named_with_what_was_meant(names, options, words):
-    with pytest.raises(DataError) as error:
+    with pytest.raises(ConfigError) as error:
         TextFilters(names, options)
     assert all(word in str(error.value) for word in words)
 

@@ -15,7 +15,7 @@ from data.config import MixtureStage, OrderConfig
 from data.mixture import MAX_DENOMINATOR, MixtureStream, check_same_tokenizer, open_stream, whole_shares
 from data.packing import PackedStream
 from data.proportions import Proportions, Stage
-from seedbed.errors import DataError
+from seedbed.errors import ConfigError, DataError
 
 FAR = 10**12
 
@@ -169,14 +169,14 @@ def test_too_many_epochs_are_named():
 )
 def test_what_cannot_be_mixed_is_refused(stages, message):
     """Otherwise a typing mistake would leave out a source, or fail in the middle of a run."""
-    with pytest.raises(DataError, match=message) as raised:
+    with pytest.raises(ConfigError, match=message) as raised:
         MixtureStream(window_streams(a=500, bc=500), stages)
     assert raised.value.fix
 
 
 def test_nearest_name_is_offered():
     """Otherwise the user would search for the difference."""
-    with pytest.raises(DataError) as raised:
+    with pytest.raises(ConfigError) as raised:
         MixtureStream(window_streams(wikipedia=500, code=500), [stage(0, wikpedia=1, code=1)])
     assert "use wikipedia" in raised.value.fix
 
@@ -209,5 +209,5 @@ def test_the_configuration_makes_the_stream(tmp_path):
     mixed = open_stream(two, "train", OrderConfig(weights={"a": 0.9, "b": 0.1}, packing="best-fit"), 32, 0)
     assert isinstance(mixed, MixtureStream)
     assert mixed.shares == (Stage(0, (9, 1)),)
-    with pytest.raises(DataError, match="none of the datasets only"):
+    with pytest.raises(ConfigError, match="none of the datasets only"):
         open_stream(one, "train", OrderConfig(weights={"other": 1.0}), 32, 0)

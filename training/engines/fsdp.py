@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
@@ -46,6 +46,9 @@ class FsdpEngine:
         for block in cast(nn.ModuleDict, model.blocks).values():
             fully_shard(block, mesh=mesh, reshard_after_forward=reshard)
         fully_shard(model, mesh=mesh, reshard_after_forward=False)
+        if hasattr(model, "hidden"):
+            # What an objective calls that computes its own logits.
+            register_fsdp_forward_method(model, "hidden")
         # Gradients are those of a sum over all micro-batches, so nothing may average over ranks. Both
         # settings are each module's own: set on the root alone, the blocks would average.
         for module in _sharded_modules(model):

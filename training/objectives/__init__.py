@@ -3,8 +3,12 @@
 A loss is summed, never averaged, and comes with the weight that it was summed over. A step
 divides the summed loss of the whole global batch by its summed weight, once; so accumulation,
 padding and uneven ranks cannot change the gradient.
+
+A loss of several parts that are means over different things (predicted tokens and sentence pairs,
+say) is made one sum by `combine`, which has to know the weights of the whole step.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
@@ -34,3 +38,20 @@ class Objective(Protocol):
     """Anything that can be trained."""
 
     def loss(self, model: nn.Module, batch: TensorBatch) -> LossSum: ...
+
+
+def combine(parts: Mapping[str, LossSum], step_weights: Mapping[str, float]) -> LossSum:
+    """One LossSum of which the step makes sum_p S_p / W_p, every part's own mean over the global batch.
+
+    S_p is summed over all micro-batches of the step, and so must `step_weights` W_p be, beforehand: they
+    depend on the data alone. Each part is stretched to the unit of the first, S_p W_1 / W_p, so that
+    dividing by the summed weight of the first is right for all, however the batch was cut up.
+    A part that nothing in the step weighs for adds nothing.
+    """
+    reference = next(iter(parts))
+    total = parts[reference].total
+    for name, part in parts.items():
+        if name != reference:
+            share = step_weights[reference] / step_weights[name] if step_weights[name] else 0.0
+            total = total + share * part.total
+    return LossSum(total, parts[reference].weight)
