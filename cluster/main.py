@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 import seedbed
-from cluster.commands import checkpoint, data, evaluation, runs, train
+from cluster.commands import checkpoint, data, evaluation, exchange, runs, train
 from seedbed.errors import EXIT_USAGE
 
 app = typer.Typer(
@@ -23,6 +23,8 @@ app.command("train")(train.train)
 app.command("plan")(train.plan)
 app.command("generate")(evaluation.generate)
 app.command("eval")(evaluation.evaluate)
+app.command("import")(exchange.import_)
+app.command("export")(exchange.export)
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(runs.app, name="runs")
 app.command("report")(runs.report)

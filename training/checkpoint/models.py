@@ -45,7 +45,9 @@ def load_model(path: Path) -> LoadedModel:
         raise CheckpointError(
             f"{checkpoint.path} has tensors that its model lacks: {', '.join(sorted(extra))}"
         )
-    weights = {name: checkpoint.read(f"model/{name}", tuple(p.shape)) for name, p in model.named_parameters()}
+    weights = {
+        name: checkpoint.read(f"model/{name}", tuple(p.shape)).float() for name, p in model.named_parameters()
+    }
     model.load_state_dict(weights, assign=True)
     return LoadedModel(
         model.eval(),

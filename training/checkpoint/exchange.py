@@ -1,0 +1,97 @@
+"""Between Hugging Face folders and checkpoints: `import_checkpoint` and `export_checkpoint`.
+
+An imported folder becomes a directory with one step, which `generate`, `eval --data` and `--init-from` take
+like any other. Tensors keep the precision and the bits of the files, both ways.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from data.tokenizers import Tokenizer, find_tokenizer, load_tokenizer
+from models.hf import export_model, import_model
+from seedbed.errors import CheckpointError, DataError, UsageError
+from training.checkpoint.layout import resolve
+from training.checkpoint.reader import Checkpoint
+from training.checkpoint.writer import Saver, SaveResult, library_versions
+from training.config import Config, config_hash
+from training.engines.base import Shard
+from training.recipes import make_config, parse_toml, to_toml
+
+# What goes with a tokenizer in a Hugging Face folder, chat template included, and is carried along.
+COMPANIONS = ("tokenizer_config.json", "chat_template.jinja", "generation_config.json")
+
+
+def import_checkpoint(folder: Path, out: Path) -> tuple[Path, list[str]]:
+    """Write the model and tokenizer of a Hugging Face `folder` as the checkpoint OUT/checkpoints/step-0.
+
+    Returns its path, and notices of what was not taken over. DataError when the folder cannot be imported,
+    UsageError when `out` is in use.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out} is not empty", "choose another directory")
+    imported = import_model(folder)
+    file = find_tokenizer(folder)
+    tokenizer = load_tokenizer(file)
+    if tokenizer.vocab_size > imported.config.vocab_size:
+        raise DataError(
+            f"{file} has {tokenizer.vocab_size:,} tokens, and the model {imported.config.vocab_size:,}",
+            "give the tokenizer that belongs to the model",
+        )
+    config = Config(model=imported.config)
+    attachments = {"config.toml": to_toml(config).encode(), tokenizer.file_name: tokenizer.to_bytes()}
+    attachments |= {name: (folder / name).read_bytes() for name in COMPANIONS if (folder / name).is_file()}
+    failures: list[str] = []
+
+    def done(result: SaveResult) -> None:
+        failures.extend([result.error] if result.error else [])
+
+    saver = Saver(out, 0, 1, "import", attachments, done)
+    shards = (
+        Shard(f"model/{name}", values, tuple(values.shape), (0,) * values.dim())
+        for name, values in imported.tensors
+    )
+    saver.save(shards, _manifest(config, tokenizer, folder))
+    saver.wait()
+    if failures:
+        raise CheckpointError(
+            f"cannot write {out}: {failures[0]}", "make room there, or choose another directory"
+        )
+    return resolve(out), imported.notices
+
+
+def _manifest(config: Config, tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
+    return {
+        "step": 0,
+        "position": 0,
+        "attempt": 0,
+        "world": {"engine": "import", "num_ranks": 1, "library_versions": library_versions()},
+        "config_hash": config_hash(config),
+        "identity_hash": None,
+        "dataset_digest": "",
+        "tokenizer_fingerprint": tokenizer.fingerprint,
+        "trainer": {"best": None, "imported_from": folder.name},
+    }
+
+
+def export_checkpoint(path: Path, out: Path) -> Path:
+    """Write the newest step of a run, or a given step, as the new Hugging Face folder `out`.
+
+    Every byte read is verified. ConfigError when its family has no architecture there that fits.
+    """
+    checkpoint = Checkpoint.open(resolve(path))
+    text = checkpoint.read_file("config.toml").decode()
+    config = make_config(parse_toml(text, "config.toml"), str(checkpoint.path / "config.toml"))
+    tensors = {}
+    for name in checkpoint.names("model/"):
+        shape = tuple(checkpoint.manifest["tensors"][name]["shape"])
+        tensors[name.removeprefix("model/")] = checkpoint.read(name, shape)
+    file = find_tokenizer(checkpoint.path)
+    content = checkpoint.read_file(file.name)
+    tokenizer = load_tokenizer(file, content=content)
+    end = tokenizer.end_of_text_id
+    export_model(config.model, tensors, out, settings={"bos_token_id": end, "eos_token_id": end})
+    (out / file.name).write_bytes(content)
+    for name in COMPANIONS:
+        if (checkpoint.path / name).is_file():
+            (out / name).write_bytes(checkpoint.read_file(name))
+    return out
