@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 import seedbed
-from cluster.commands import checkpoint, data, evaluation, exchange, runs, train
+from cluster.commands import checkpoint, data, evaluation, exchange, runs, settings, train
 from seedbed.errors import EXIT_USAGE
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.add_typer(runs.app, name="runs")
 app.command("report")(runs.report)
 app.command("doctor")(runs.doctor)
 app.command("demo")(train.demo)
+app.command("settings")(settings.settings)
 
 
 ROOMS = ("data", "models", "training", "evals")

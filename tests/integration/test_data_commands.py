@@ -73,3 +73,16 @@ def test_fifteen_trillion_tokens_open_at_once_and_in_little_memory(tmp_path):
     for packing in ("concat", "best-fit"):
         assert results[packing]["first_batch_s"]["min"] < 1
         assert results[packing]["peak_memory_mb"]["max"] < 200
+
+
+def test_every_setting_is_listed_with_its_meaning(seedbed_cli):
+    """Otherwise a user would have to read the source to learn what can be set."""
+    outcome = seedbed_cli("settings", "data", "--json")
+    assert outcome.code == 0, outcome.stderr
+    rows = {row["name"]: row for row in json.loads(outcome.stdout)["settings"]}
+    assert rows["data.vocab_size"]["default"] == 4096
+    assert all(row["meaning"] for row in rows.values())
+    everything = json.loads(seedbed_cli("settings", "--json").stdout)["settings"]
+    assert [row["name"] for row in everything if not row["meaning"]] == []
+    assert "order.packing" in seedbed_cli("settings", "order").stdout
+    assert seedbed_cli("settings", "dat").code == 2
