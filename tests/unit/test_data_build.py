@@ -204,18 +204,20 @@ def test_any_number_of_workers_gives_the_same_bytes(large, tmp_path, workers):
     assert len({name.partition("/")[0] for name in expected if name.startswith("part-")}) > 5
 
 
-def kill_and_finish(source: Path, folder: Path, delays: list[float]) -> dict[str, bytes]:
-    """Kill a build (and, by its death, its workers) after each delay, then let it end."""
-    for turn, delay in enumerate(delays):
-        process = start_build(source, folder / "out", 1 + turn % 2)
-        try:
-            process.wait(delay)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
+def kill_after(source: Path, folder: Path, delay: float, workers: int) -> bool:
+    """Build for `delay` seconds, then kill it and, by its death, its workers; whether there was time to."""
+    process = start_build(source, folder / "out", workers)
+    try:
+        process.wait(delay)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
         process.communicate()
-        if (folder / "out").exists():
-            break
-        assert not list(folder.glob("out/*"))
+        return not (folder / "out").exists()
+    process.communicate()
+    return False
+
+
+def finished_after_kills(source: Path, folder: Path) -> dict[str, bytes]:
     finish(start_build(source, folder / "out", 2))
     assert sorted(os.listdir(folder)) == ["out"]
     return contents(folder / "out")
@@ -224,7 +226,29 @@ def kill_and_finish(source: Path, folder: Path, delays: list[float]) -> dict[str
 def test_killed_build_goes_on_from_what_was_finished(large, tmp_path):
     """Otherwise a preempted job would begin again, lose or double documents, or leave half a dataset."""
     source, expected = large
-    assert kill_and_finish(source, tmp_path, [0.8, 1.2, 1.6]) == expected
+    for turn, delay in enumerate([0.8, 1.0, 1.2]):
+        kill_after(source, tmp_path, delay, 1 + turn % 2)
+    assert finished_after_kills(source, tmp_path) == expected
+
+
+@pytest.mark.chaos
+@pytest.mark.long
+def test_twenty_kills_at_random_moments_change_nothing(large, tmp_path):
+    """Otherwise there would be a moment at which a kill corrupts a dataset."""
+    source, expected = large
+    started = time.monotonic()
+    finish(start_build(source, tmp_path / "measured" / "out", 1))
+    duration = time.monotonic() - started
+    landed = builds = 0
+    while landed < 20:
+        folder = tmp_path / str(builds)
+        folder.mkdir()
+        for number in range(5):
+            delay = duration * float(generator(builds, "kill", number).uniform(0.2, 1.0))
+            landed += kill_after(source, folder, delay, 1 + number % 2)
+        assert finished_after_kills(source, folder) == expected
+        builds += 1
+        assert builds < 40, "kills come too late to hit anything"
 
 
 def test_what_a_crash_damaged_is_worked_again(large, tmp_path):
@@ -245,18 +269,6 @@ def test_what_a_crash_damaged_is_worked_again(large, tmp_path):
         file.write_bytes(raw)
     finish(start_build(source, tmp_path / "out", 1))
     assert contents(tmp_path / "out") == expected
-
-
-@pytest.mark.chaos
-@pytest.mark.long
-def test_twenty_kills_at_random_moments_change_nothing(large, tmp_path):
-    """Otherwise there would be a moment at which a kill corrupts a dataset."""
-    source, expected = large
-    draws = generator(0, "kills").uniform(0.3, 3.0, size=20).tolist()
-    for number in range(0, 20, 4):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        assert kill_and_finish(source, folder, draws[number : number + 4]) == expected
 
 
 def test_finished_parts_are_not_worked_again(tmp_path, monkeypatch):
