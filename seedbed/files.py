@@ -105,11 +105,12 @@ class SliceHasher:
 class HashingWriter:
     """A new file that is hashed while it is written and fsynced when it is closed.
 
-    `receipt()` gives what a manifest records of it: bytes, slice size, slice hashes, root.
+    `receipt()` gives what a manifest records of it: bytes, slice size, slice hashes, root. `durable=False`
+    leaves out the fsync: for what is proved by its hash before it is used, and made again otherwise.
     """
 
-    def __init__(self, path: Path, slice_bytes: int = SLICE_BYTES) -> None:
-        self.path = path
+    def __init__(self, path: Path, slice_bytes: int = SLICE_BYTES, *, durable: bool = True) -> None:
+        self.path, self._durable = path, durable
         self._hasher = SliceHasher(slice_bytes)
         self._file = open(path, "xb")  # noqa: SIM115 - closed by __exit__
 
@@ -124,7 +125,7 @@ class HashingWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if kind is None:
+            if kind is None and self._durable:
                 self._file.flush()
                 os.fsync(self._file.fileno())
         finally:

@@ -222,11 +222,11 @@ class _Survey:
             arrays["ends"] = np.concatenate([np.empty(0, dtype=np.int64), *self._ends])
         receipts = {}
         for name, array in arrays.items():
-            with HashingWriter(folder / f"{name}.npy") as file:
+            with HashingWriter(folder / f"{name}.npy", durable=False) as file:
                 np.lib.format.write_array(file, array)
             receipts[f"{name}.npy"] = file.receipt()
         for name, rows in (("documents.jsonl", self.provenances), ("drops.jsonl", self.drops)):
-            with HashingWriter(folder / name) as file:
+            with HashingWriter(folder / name, durable=False) as file:
                 file.write(b"".join(row + b"\n" for row in rows))
             receipts[name] = file.receipt()
         content = {
@@ -235,7 +235,7 @@ class _Survey:
             "tallies": self.tallies,
             "files": receipts,
         }
-        write_json(folder / "survey.json", content | {"digest": digest_of(content)})
+        write_json(folder / "survey.json", content | {"digest": digest_of(content)}, durable=False)
 
 
 def encode(
