@@ -59,12 +59,16 @@ def initial_values(name: str, start: int, stop: int, config: ModelConfig, seed: 
         return np.zeros(stop - start, np.float32)
     if "norm." in name:
         return np.ones(stop - start, np.float32)
+    return standard_normal(name, start, stop, seed) * np.float32(standard_deviation(name, config))
+
+
+def standard_normal(name: str, start: int, stop: int, seed: int) -> np.ndarray:
+    """Draws start..stop-1 (float32) that belong to parameter `name`, the same however they are cut."""
     out = np.empty(stop - start, np.float32)
-    std = np.float32(standard_deviation(name, config))
     for block in range(start // BLOCK, -(-stop // BLOCK)):
         values = generator(seed, "init", name, block).standard_normal(BLOCK, np.float32)
         low, high = max(start, block * BLOCK), min(stop, (block + 1) * BLOCK)
-        out[low - start : high - start] = values[low - block * BLOCK : high - block * BLOCK] * std
+        out[low - start : high - start] = values[low - block * BLOCK : high - block * BLOCK]
     return out
 
 

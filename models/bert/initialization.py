@@ -3,8 +3,7 @@
 import numpy as np
 
 from models.bert.config import EncoderConfig
-from models.initialization import BLOCK
-from seedbed.randomness import generator
+from models.initialization import standard_normal
 
 BERT_STD = 0.02
 
@@ -19,13 +18,3 @@ def initial_values(name: str, start: int, stop: int, config: EncoderConfig, seed
     if name.endswith("norm.weight"):
         return np.ones(stop - start, np.float32)
     return standard_normal(name, start, stop, seed) * np.float32(BERT_STD)
-
-
-def standard_normal(name: str, start: int, stop: int, seed: int) -> np.ndarray:
-    """Draws start..stop-1 (float32) that belong to parameter `name`, the same however they are cut."""
-    out = np.empty(stop - start, np.float32)
-    for block in range(start // BLOCK, -(-stop // BLOCK)):
-        values = generator(seed, "init", name, block).standard_normal(BLOCK, np.float32)
-        low, high = max(start, block * BLOCK), min(stop, (block + 1) * BLOCK)
-        out[low - start : high - start] = values[low - block * BLOCK : high - block * BLOCK]
-    return out

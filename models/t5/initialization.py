@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from models.bert.initialization import standard_normal
+from models.initialization import standard_normal
 from models.t5.config import T5Config
 
 
