@@ -435,3 +435,13 @@ def test_stdlib_builds_in_time_and_can_be_inspected(tmp_path):
         assert all(sample["id"].endswith(".py") and sample["text"] for sample in samples)
     assert report["samples"] == inspect_dataset(path, num_samples=2)["samples"]
     json.dumps(report)
+
+
+def test_a_file_name_that_is_not_utf8_is_read_and_escaped(tmp_path):
+    """Otherwise one oddly named file would stop the build of a whole corpus."""
+    source = corpus(tmp_path / "source", 10)
+    (source / os.fsdecode(b"odd\xff.txt")).write_text("a text with an odd name, and more words to read")
+    path = build_dataset(config_of(source, holdout_fraction=0, part_bytes=2000), tmp_path / "out")
+    ids = [row["id"] for row, _ in Dataset.open(path, verify=True).split("train").documents()]
+    assert len(ids) == 11
+    assert any(name.startswith("odd\\") for name in ids)
