@@ -94,10 +94,6 @@ class WindowStream:
         """[count]: the window that each of these samples is."""
         return self._order.units(position, count)[1]
 
-    def position_of_epoch(self, epoch: int) -> int:
-        """The position of the first sample of `epoch`, counting from 0."""
-        return epoch * self.num_windows
-
 
 def assemble(
     rows: NDArray[np.int64],

@@ -4,7 +4,6 @@ A batch is a function of its position, so there is no state but the position tha
 threads there are, how far ahead they are and where the run jumps to changes no batch, only the waiting.
 """
 
-import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -37,12 +36,9 @@ class Prefetcher(Generic[T]):
         self._load, self._following, self._depth = load, following, depth
         self._ahead: deque[tuple[int, Future[T]]] = deque()
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="prefetch")
-        self.waited_s = 0.0
-        """Seconds that `get` spent waiting, in all."""
 
     def get(self, position: int) -> T:
         """What `load` gives for `position`; starts on the positions after it."""
-        started = time.perf_counter()
         if not self._ahead or self._ahead[0][0] != position:
             self._forget()
             self._ahead.append((position, self._threads.submit(self._load, position)))
@@ -51,10 +47,7 @@ class Prefetcher(Generic[T]):
         while len(self._ahead) < self._depth:
             last = self._following(last)
             self._ahead.append((last, self._threads.submit(self._load, last)))
-        try:
-            return wanted.result()
-        finally:
-            self.waited_s += time.perf_counter() - started
+        return wanted.result()
 
     def close(self) -> None:
         """Stop the threads; what they are working on is finished and thrown away."""

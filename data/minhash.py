@@ -51,10 +51,6 @@ class MinHasher:
             self._lower(smallest[:, group], shingles)
         return np.ascontiguousarray(smallest.T)
 
-    def signature(self, text: str) -> NDArray[np.uint32]:
-        """[P]: the signature of one text."""
-        return self.signatures([text])[0]
-
     def _shingles(self, texts: Sequence[str]) -> Words:
         """The word n-grams of `texts`, at least one of each."""
         ngrams = hash_ngrams(hash_words(texts), self.ngram_words)

@@ -1,5 +1,6 @@
 """Datasets from the command line: full disks, drops, a corpus too large to build here."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -86,3 +87,27 @@ def test_every_setting_is_listed_with_its_meaning(seedbed_cli):
     assert [row["name"] for row in everything if not row["meaning"]] == []
     assert "order.packing" in seedbed_cli("settings", "order").stdout
     assert seedbed_cli("settings", "dat").code == 2
+
+
+def test_a_build_on_a_terminal_shows_rate_tokens_and_time_left(tmp_path):
+    """Otherwise nobody could tell a slow build from a stuck one."""
+    corpus(tmp_path / "source", 300, 2000)
+    command = [
+        str(Path(sys.executable).with_name("seedbed")), "data", "build", str(tmp_path / "source"),
+        "--out", str(tmp_path / "out"), "--workers", "2",
+        "--set", "data.vocab_size=400", "--set", "data.part_bytes=200000",
+    ]  # fmt: skip
+    terminal, end = os.openpty()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=end)
+    os.close(end)
+    shown = b""
+    with contextlib.suppress(OSError):  # what a terminal says when its last writer has gone
+        while block := os.read(terminal, 4096):
+            shown += block
+    os.close(terminal)
+    assert process.wait() == 0
+    for label in (b"survey", b"train tokenizer", b"encode"):
+        assert label in shown
+    assert b"B/s" in shown
+    assert b" left" in shown
+    assert b" tokens" in shown

@@ -95,6 +95,9 @@ def test_the_same_samples_in_the_same_order_on_any_number_of_ranks(tmp_path, dat
     assert seedbed_cli("data", "trace", "r2", "--steps", f"1:{STEPS}").stdout.count("as recorded") == STEPS
     plan = read_json(tmp_path / "r1" / "plan.json")
     assert set(plan["data"]["epochs"]) == {"web", "code"}
+    for rates in plan["data"]["packing"].values():
+        assert rates["cropped_tokens"] == rates["padded_tokens"] == 0
+        assert 0 < rates["cut_documents"] <= rates["cut_documents_without_packing"]
 
 
 def test_a_run_on_other_data_than_it_recorded_is_told(tmp_path, datasets, seedbed_cli):

@@ -445,3 +445,36 @@ def test_a_file_name_that_is_not_utf8_is_read_and_escaped(tmp_path):
     ids = [row["id"] for row, _ in Dataset.open(path, verify=True).split("train").documents()]
     assert len(ids) == 11
     assert any(name.startswith("odd\\") for name in ids)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_an_encoder_that_errs_is_noticed_and_everything_encoded_anew(tmp_path, monkeypatch, capfd, given):
+    """Otherwise a fault of the fast encoder would be in the dataset, or in some of its parts."""
+    from data.tokenizers.gigatoken import GigatokenEncoder
+
+    source = corpus(tmp_path / "source", 40, 300)
+    options = {"part_bytes": 20_000}
+    if given:
+        other = build_dataset(config_of(corpus(tmp_path / "other", 30)), tmp_path / "tokenizer")
+        options["tokenizer"] = str(other / "tokenizer.json")
+    config = config_of(source, **options)
+    right = contents(build_dataset(config, tmp_path / "right"))
+    assert "notice" not in capfd.readouterr().err
+    encode = GigatokenEncoder.__call__
+
+    def err(encoder, texts):
+        ids, ends = encode(encoder, texts)
+        wrong = ids.copy()
+        # Only in a late part, and not in the texts that are tried before a build.
+        if any("word" in text for text in texts) and (source / "0039.txt").read_text() in texts:
+            wrong[0] += 1
+        return wrong, ends
+
+    monkeypatch.setattr(GigatokenEncoder, "__call__", err)
+    monkeypatch.setattr("data.tokenizers.encoders.ONE_IN", 1)
+    monkeypatch.setattr("data.tokenizers.loading._LOADED", {})
+    assert contents(build_dataset(config, tmp_path / "anew")) == right
+    said = capfd.readouterr().err
+    assert said.count("notice") == 1
+    assert "encoded anew" in said
+    assert "gigatoken" in said
