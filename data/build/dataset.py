@@ -9,7 +9,7 @@ from typing import Any
 from data.build.stages import Build
 from data.build.survey import dependencies
 from data.build.workers import InProcess, Workers
-from data.build.workspace import only_builder_of, publish
+from data.build.workspace import clear, only_builder_of, publish
 from data.config import DataConfig
 from data.shards import MANIFEST, VERSION, Dataset, read_manifest
 from data.sources import Source, open_source
@@ -37,6 +37,7 @@ def build_dataset(config: DataConfig, out: str | Path, workers: Workers | None =
             "build into a folder outside of it",
         )
     if _is_current(out, config, source):
+        clear(out)
         return out
     with only_builder_of(out) as folder:
         manifest = _write_dataset(config, source, folder, workers)

@@ -85,7 +85,7 @@ def _rows(parts: Sequence[NDArray], chosen: NDArray[np.int64]) -> NDArray:
 
 def listed(surveys: Sequence[Survey], decisions: Decisions) -> Iterator[Drop]:
     """What the decisions did to documents, in order: copies that were dropped, ids that occur again."""
-    provenances = lru_cache(maxsize=64)(lambda part: surveys[part].provenances())
+    provenances = lru_cache(maxsize=8)(lambda part: list(surveys[part].provenances()))
 
     def name_of(number: int) -> tuple[str, str]:
         part = int(np.searchsorted(decisions.starts, number, side="right")) - 1

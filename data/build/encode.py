@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import compress, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,17 +106,19 @@ def encode_part(task: Task, advance: Advance) -> Result:
         for name in SPLITS
     )
     if survey.is_encoded:
-        batches = _surveyed_batches(survey, fates, advance, sum(piece.size for piece in pieces))
+        batches = _surveyed_batches(survey, advance, sum(piece.size for piece in pieces))
     else:
         batches = _encoded_batches(surveyed_documents(config, pieces, survey, advance), fates, tokenizer)
     with train, holdout:
-        provenances, num_bytes = survey.provenances(), survey.num_bytes
+        provenances, num_bytes = enumerate(survey.provenances()), survey.num_bytes
         for numbers, tokens, ends in batches:
+            # The numbers ascend: rows between them are passed over.
+            found = [next(row for at, row in provenances if at == number) for number in numbers.tolist()]
             lengths = np.diff(ends, prepend=0)
             for writer, fate in ((train, TRAIN), (holdout, HOLDOUT)):
                 chosen = fates[numbers] == fate
                 if chosen.any():
-                    chosen_rows = [provenances[number] for number in numbers[chosen].tolist()]
+                    chosen_rows = list(compress(found, chosen.tolist()))
                     wanted = tokens if chosen.all() else tokens[np.repeat(chosen, lengths)]
                     writer.write(chosen_rows, num_bytes[numbers[chosen]], wanted, np.cumsum(lengths[chosen]))
     fsync_dir(scratch)
@@ -143,9 +145,7 @@ def finished(done: Path, key: str, dataset: Path) -> Result | None:
     return result
 
 
-def _surveyed_batches(
-    survey: Survey, fates: NDArray[np.uint8], advance: Advance, num_bytes: int
-) -> Iterator[Batch]:
+def _surveyed_batches(survey: Survey, advance: Advance, num_bytes: int) -> Iterator[Batch]:
     """The documents as the survey encoded them, about BATCH_TOKENS at once; tells `num_bytes` on the way."""
     tokens, ends = survey.tokens, survey.ends
     cuts = np.searchsorted(ends, np.arange(BATCH_TOKENS, ends[-1] if len(ends) else 0, BATCH_TOKENS))

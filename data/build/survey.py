@@ -1,15 +1,15 @@
 """The first stage: what is in a part. Quality filters, hashes and MinHash signatures of its documents.
 
     survey/00012-<key>/survey.json      counts, and how many rows of each file were malformed
-                       flags.npy        [read] uint8: REJECTED, KEPT or EDITED, for each document read
-                       digests.npy      [kept, 32] uint8: SHA-256 of the text
-                       num_bytes.npy    [kept] int64: UTF-8 bytes
-                       id_hashes.npy    [kept] uint64: the first bytes of the id's BLAKE2b
-                       signatures.npy   [kept, 112] uint32, when near-copies matter
-                       documents.jsonl  id, SHA-256 and source of each document kept
+                       flags.bin        uint8 of each document read: REJECTED, KEPT or EDITED
+                       digests.bin      32 bytes of each document kept: SHA-256 of the text
+                       num_bytes.bin    int64 of each: UTF-8 bytes
+                       id_hashes.bin    uint64 of each: the first bytes of the id's BLAKE2b
+                       signatures.bin   112 uint32 of each, when near-copies matter
+                       documents.jsonl  id, SHA-256 and source of each
                        drops.jsonl      what was not taken, or taken changed
-                       tokens.npy       the ids of all documents kept, if the tokenizer is there already
-                       ends.npy         [kept] int64: where each document ends in these
+                       tokens.bin       the ids of all documents kept, if the tokenizer is there already
+                       ends.bin         int64 of each: where it ends in these
 
 A part is read document by document; of a document only these stay.
 """
@@ -20,10 +20,11 @@ import secrets
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ from data.build.workers import Result, Task
 from data.config import DataConfig
 from data.decontamination import Decontaminator
 from data.filters import Rejected, TextFilters
-from data.minhash import NUM_PERMUTATIONS, MinHasher
+from data.minhash import MinHasher
 from data.shard_writer import provenance_row, token_dtype
 from data.sources import Advance, Document, Drop, Piece, Tally, read_piece
 from data.tokenizers import Tokenizer, load_tokenizer
@@ -80,13 +81,13 @@ def survey_part(task: Task, advance: Advance) -> Result:
     config = DataConfig.model_validate(task["config"])
     out = Path(task["out"])
     tokenizer = load_tokenizer(task["tokenizer"], task["encoder"]) if "tokenizer" in task else None
-    surveyed = _Survey(config, tokenizer)
-    for piece in (Piece.from_json(row) for row in task["pieces"]):
-        surveyed.read(piece, advance)
-    surveyed.look()
     scratch = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
     scratch.mkdir(parents=True)
-    surveyed.write(scratch)
+    with _Survey(config, tokenizer, scratch) as surveyed:
+        for piece in (Piece.from_json(row) for row in task["pieces"]):
+            surveyed.read(piece, advance)
+        surveyed.look()
+    surveyed.finish()
     fsync_dir(scratch)
     try:
         os.rename(scratch, out)
@@ -122,30 +123,38 @@ def filters_of(config: DataConfig) -> TextFilters | None:
     return _filters(config.filters, tuple(sorted(config.filter_options.items())))
 
 
-@dataclass
 class _Survey:
-    config: DataConfig
-    tokenizer: Tokenizer | None
-    flags: list[int] = field(default_factory=list)
-    digests: list[bytes] = field(default_factory=list)
-    num_bytes: list[int] = field(default_factory=list)
-    id_hashes: list[bytes] = field(default_factory=list)
-    provenances: list[bytes] = field(default_factory=list)
-    drops: list[bytes] = field(default_factory=list)
-    reasons: Counter[str] = field(default_factory=Counter)
-    tallies: dict[str, Any] = field(default_factory=dict)
-    num_replaced: int = 0
+    """What is known of the documents of a part, written as it becomes known: nothing of it is held."""
 
-    def __post_init__(self) -> None:
-        self._filters = filters_of(self.config)
-        self._evaluations = decontaminator_of(self.config)
-        self._hasher = MinHasher() if needs_signatures(self.config) else None
-        self._signatures: list[NDArray[np.uint32]] = []
-        self._tokens: list[NDArray[Any]] = []
-        self._ends: list[NDArray[np.int64]] = []
-        self.num_tokens = 0
+    def __init__(self, config: DataConfig, tokenizer: Tokenizer | None, folder: Path) -> None:
+        self.config, self.tokenizer, self._folder = config, tokenizer, folder
+        self._filters = filters_of(config)
+        self._evaluations = decontaminator_of(config)
+        self._hasher = MinHasher() if needs_signatures(config) else None
+        self._open = ExitStack()
+        self._files: dict[str, HashingWriter] = {}
+        self._reasons: Counter[str] = Counter()
+        self._tallies: dict[str, Any] = {}
+        self._num_replaced = self.num_tokens = 0
         self._waiting: list[Document] = []
         self._num_waiting_characters = 0
+
+    def __enter__(self) -> Self:
+        names = [f"{name}.bin" for name in ("flags", "digests", "num_bytes", "id_hashes")]
+        names += ["signatures.bin"] if self._hasher else []
+        names += ["tokens.bin", "ends.bin"] if self.tokenizer else []
+        for name in [*names, "documents.jsonl", "drops.jsonl"]:
+            writer = HashingWriter(self._folder / name, durable=False)
+            self._files[name] = self._open.enter_context(writer)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
+
+    def _write(self, column: str, values: NDArray[Any]) -> None:
+        self._files[f"{column}.bin"].write(np.ascontiguousarray(values).data)
 
     def read(self, piece: Piece, advance: Advance) -> None:
         tally = Tally()
@@ -157,31 +166,38 @@ class _Survey:
             self._num_waiting_characters += len(item.text)
             if self._num_waiting_characters >= BATCH_CHARACTERS:
                 self.look()
-        self.tallies[piece.relative] = tally.merged(self.tallies.get(piece.relative)).as_json()
+        self._tallies[piece.relative] = tally.merged(self._tallies.get(piece.relative)).as_json()
 
     def look(self) -> None:
         """Decide about the documents that were read since."""
         kept = list(self._passing(self._waiting))
-        for document, text in kept:
-            utf8 = text.encode()
-            digest = hashlib.sha256(utf8)
-            self.digests.append(digest.digest())
-            self.num_bytes.append(len(utf8))
-            self.id_hashes.append(hashlib.blake2b(document.id.encode(), digest_size=8).digest())
-            self.provenances.append(provenance_row(document.id, document.source, digest.hexdigest()))
+        self._waiting, self._num_waiting_characters = [], 0
+        if not kept:
+            return
+        texts = [text for _, text in kept]
+        utf8 = [text.encode() for text in texts]
+        digests = [hashlib.sha256(text) for text in utf8]
+        ids = [hashlib.blake2b(document.id.encode(), digest_size=8).digest() for document, _ in kept]
+        self._files["digests.bin"].write(b"".join(digest.digest() for digest in digests))
+        self._write("num_bytes", np.fromiter(map(len, utf8), dtype="<i8", count=len(utf8)))
+        self._files["id_hashes.bin"].write(b"".join(ids))
+        rows = (
+            provenance_row(document.id, document.source, digest.hexdigest()) + b"\n"
+            for (document, _), digest in zip(kept, digests, strict=True)
+        )
+        self._files["documents.jsonl"].write(b"".join(rows))
+        for document, _ in kept:
             if document.replaced:
-                self.num_replaced += 1
+                self._num_replaced += 1
                 # Not a drop, but listed beside them: the text is no longer quite what was in the file.
                 self._list(document, "replaced", "kept, with U+FFFD for what is not UTF-8 text")
-        texts = [text for _, text in kept]
-        if self._hasher is not None and texts:
-            self._signatures.append(self._hasher.signatures(texts))
-        if self.tokenizer is not None and texts:
-            tokens, ends = encode(self.tokenizer, texts, check_first=not self._tokens)
-            self._ends.append(ends + self.num_tokens)
-            self._tokens.append(tokens)
+        if self._hasher is not None:
+            self._write("signatures", self._hasher.signatures(texts))
+        if self.tokenizer is not None:
+            tokens, ends = encode(self.tokenizer, texts, check_first=not self.num_tokens)
+            self._write("tokens", tokens)
+            self._write("ends", ends + self.num_tokens)
             self.num_tokens += len(tokens)
-        self._waiting, self._num_waiting_characters = [], 0
 
     def _passing(self, documents: list[Document]) -> Iterator[tuple[Document, str]]:
         """The documents that the filters let through, with their text as it is from then on."""
@@ -189,53 +205,34 @@ class _Survey:
         verdicts: list[str | Rejected] = self._filters(texts) if self._filters else [*texts]
         if self._evaluations:
             verdicts = _without(verdicts, self._evaluations)
-        for document, verdict in zip(documents, verdicts, strict=True):
+        flags = np.full(len(documents), KEPT, dtype=np.uint8)
+        for number, (document, verdict) in enumerate(zip(documents, verdicts, strict=True)):
             if isinstance(verdict, Rejected):
-                self.flags.append(REJECTED)
+                flags[number] = REJECTED
                 self._drop(Drop(document.id, document.source, verdict.reason, verdict.detail))
             else:
-                edited = verdict != document.text
-                self.flags.append(EDITED if edited else KEPT)
+                flags[number] = EDITED if verdict != document.text else KEPT
                 yield document, verdict
+        self._write("flags", flags)
 
     def _drop(self, drop: Drop) -> None:
-        self.reasons[drop.reason] += 1
+        self._reasons[drop.reason] += 1
         self._list(drop, drop.reason, drop.detail)
 
     def _list(self, item: Document | Drop, reason: str, detail: str) -> None:
         row = {"id": item.id, "source": item.source, "reason": reason, "detail": detail}
-        self.drops.append(canonical_json(row))
+        self._files["drops.jsonl"].write(canonical_json(row) + b"\n")
 
-    def write(self, folder: Path) -> None:
-        arrays: dict[str, NDArray[Any]] = {
-            "flags": np.array(self.flags, dtype=np.uint8),
-            "digests": np.frombuffer(b"".join(self.digests), dtype=np.uint8).reshape(-1, 32),
-            "num_bytes": np.array(self.num_bytes, dtype=np.int64),
-            "id_hashes": np.frombuffer(b"".join(self.id_hashes), dtype="<u8"),
-        }
-        if self._hasher is not None:
-            empty = np.empty((0, NUM_PERMUTATIONS), dtype=np.uint32)
-            arrays["signatures"] = np.concatenate([empty, *self._signatures])
-        if self.tokenizer is not None:
-            dtype = token_dtype(self.tokenizer.vocab_size)
-            arrays["tokens"] = np.concatenate([np.empty(0, dtype=dtype), *self._tokens])
-            arrays["ends"] = np.concatenate([np.empty(0, dtype=np.int64), *self._ends])
-        receipts = {}
-        for name, array in arrays.items():
-            with HashingWriter(folder / f"{name}.npy", durable=False) as file:
-                np.lib.format.write_array(file, array)
-            receipts[f"{name}.npy"] = file.receipt()
-        for name, rows in (("documents.jsonl", self.provenances), ("drops.jsonl", self.drops)):
-            with HashingWriter(folder / name, durable=False) as file:
-                file.write(b"".join(row + b"\n" for row in rows))
-            receipts[name] = file.receipt()
+    def finish(self) -> None:
+        """Write `survey.json`, once all other files are closed."""
         content = {
-            "reasons": dict(self.reasons),
-            "replaced": self.num_replaced,
-            "tallies": self.tallies,
-            "files": receipts,
+            "reasons": dict(self._reasons),
+            "replaced": self._num_replaced,
+            "tallies": self._tallies,
+            "token_dtype": token_dtype(self.tokenizer.vocab_size) if self.tokenizer else "",
+            "files": {name: file.receipt() for name, file in self._files.items()},
         }
-        write_json(folder / "survey.json", content | {"digest": digest_of(content)}, durable=False)
+        write_json(self._folder / "survey.json", content | {"digest": digest_of(content)}, durable=False)
 
 
 def encode(

@@ -1,17 +1,29 @@
 """What the survey of a part left, read: see `data.build.survey`."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data.minhash import NUM_PERMUTATIONS
 from seedbed.errors import DataError
 from seedbed.files import digest_of
 from seedbed.verified import VerifiedFile
 
-# Larger arrays are mapped instead of loaded.
+# The type and the width of the columns; that of `tokens` is in survey.json.
+COLUMNS = {
+    "flags": ("u1", 1),
+    "digests": ("u1", 32),
+    "num_bytes": ("<i8", 1),
+    "id_hashes": ("<u8", 1),
+    "signatures": ("<u4", NUM_PERMUTATIONS),
+    "ends": ("<i8", 1),
+}
+
+# Larger columns are mapped instead of loaded.
 MAPPED_BYTES = 2**16
 
 
@@ -56,14 +68,18 @@ class Survey:
         return self._array("signatures")
 
     def _array(self, name: str) -> NDArray[Any]:
-        file = self.folder / f"{name}.npy"
+        file = self.folder / f"{name}.bin"
+        dtype, width = COLUMNS.get(name, (self.counts["token_dtype"], 1))
         mapped = file.stat().st_size > MAPPED_BYTES
-        return np.load(file, mmap_mode="r" if mapped else None, allow_pickle=False)
+        array: NDArray[Any] = (
+            np.memmap(file, dtype, mode="r").view(np.ndarray) if mapped else np.fromfile(file, dtype)
+        )
+        return array if width == 1 else array.reshape(-1, width)
 
     @property
     def is_encoded(self) -> bool:
         """Whether the tokenizer was there already."""
-        return (self.folder / "tokens.npy").exists()
+        return bool(self.counts["token_dtype"])
 
     @property
     def tokens(self) -> NDArray[Any]:
@@ -75,9 +91,11 @@ class Survey:
         """[kept]: where each document ends in `tokens`."""
         return self._array("ends")
 
-    def provenances(self) -> list[bytes]:
-        """`provenance_row` of each document kept."""
-        return (self.folder / "documents.jsonl").read_bytes().split(b"\n")[:-1]
+    def provenances(self) -> Iterator[bytes]:
+        """`provenance_row` of each document kept, in order."""
+        with open(self.folder / "documents.jsonl", "rb") as file:
+            for line in file:
+                yield line[:-1]
 
     def drops(self) -> bytes:
         return (self.folder / "drops.jsonl").read_bytes()

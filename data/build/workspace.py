@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,12 +20,11 @@ def only_builder_of(out: Path) -> Iterator[Path]:
     build goes on from; `remove` it when the dataset is there. The system takes a lock from a process
     that ends, so no kill leaves it behind.
     """
-    lock = out.parent / f".{out.name}.lock"
+    lock, folder = _lock_of(out), _folder_of(out)
     with _explained(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _acquire(lock, out)
     try:
-        folder = out.parent / f".{out.name}.building"
         with _explained(out):
             folder.mkdir(exist_ok=True)
             yield folder
@@ -35,11 +35,26 @@ def only_builder_of(out: Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
+def clear(out: Path) -> None:
+    """Remove what a kill just after `out` was published left beside it."""
+    if _lock_of(out).exists() or _folder_of(out).exists():
+        with only_builder_of(out) as folder:
+            shutil.rmtree(folder)
+
+
 def publish(folder: Path, out: Path) -> None:
     """Make `folder`, whose files are synced, appear as `out`: absent or an empty directory until now."""
     fsync_dir(folder)
     os.rename(folder, out)
     fsync_dir(out.parent)
+
+
+def _lock_of(out: Path) -> Path:
+    return out.parent / f".{out.name}.lock"
+
+
+def _folder_of(out: Path) -> Path:
+    return out.parent / f".{out.name}.building"
 
 
 @contextmanager

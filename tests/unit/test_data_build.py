@@ -1,7 +1,9 @@
 """Building is deterministic, whole or absent, and done once."""
 
+import gzip
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -140,6 +142,51 @@ def test_existing_directory_is_kept_unless_it_is_the_same_dataset(tmp_path):
     with pytest.raises(DataError, match="not a dataset"):
         build_dataset(config, tmp_path / "mine")
     assert sorted(os.listdir(tmp_path)) == ["mine", "out", "source"]
+
+
+def test_building_again_removes_what_a_kill_after_the_last_rename_left(tmp_path):
+    """Otherwise it would lie beside the dataset for ever."""
+    config, out = config_of(corpus(tmp_path / "source")), tmp_path / "out"
+    build_dataset(config, out)
+    (tmp_path / ".out.building" / "survey").mkdir(parents=True)
+    (tmp_path / ".out.lock").touch()
+    build_dataset(config, out)
+    assert sorted(os.listdir(tmp_path)) == ["out", "source"]
+
+
+PEAK_MEMORY = """
+import sys
+from data.build import build_dataset
+from data.config import DataConfig
+source, out = sys.argv[1:]
+build_dataset(DataConfig(source=source, vocab_size=400, near_duplicate_threshold=0), out)
+status = open("/proc/self/status").read()
+print(status.split("VmHWM:")[1].split()[0])
+"""
+
+
+def test_memory_does_not_grow_with_a_compressed_file(tmp_path):
+    """Otherwise one .jsonl.gz, which cannot be cut into parts, would need a machine of its own size."""
+    rng = random.Random(0)
+    words = ["".join(rng.choices("abcdefghij", k=rng.randint(2, 9))) for _ in range(5000)]
+    peaks_kb = []
+    for num_documents in (3_000, 30_000):
+        source = tmp_path / f"{num_documents}"
+        source.mkdir()
+        with gzip.open(source / "all.jsonl.gz", "wt", compresslevel=1) as file:
+            for _ in range(num_documents):
+                file.write(json.dumps({"text": " ".join(rng.choices(words, k=300))}) + "\n")
+        command = [
+            sys.executable,
+            "-P",
+            "-c",
+            PEAK_MEMORY,
+            str(source),
+            str(tmp_path / f"{num_documents}.out"),
+        ]
+        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        peaks_kb.append(int(result.stdout))
+    assert peaks_kb[1] < peaks_kb[0] + 40_000, peaks_kb
 
 
 def test_building_again_repairs_a_damaged_dataset(tmp_path):
