@@ -102,7 +102,7 @@ def _sample(path: Path) -> str:
     tokenizer = load_tokenizer(loaded.tokenizer_path)
     options = SamplingOptions(temperature=0.7, top_p=0.95)
     tokens = generate(
-        loaded.model,
+        loaded.decoder(),
         tokenizer.encode(PROMPT),
         max_new_tokens=96,
         options=options,

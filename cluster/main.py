@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 import seedbed
-from cluster.commands import checkpoint, data, evaluation, exchange, runs, settings, train
+from cluster.commands import checkpoint, data, evaluation, exchange, generate, runs, settings, train
 from seedbed.errors import EXIT_USAGE
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.command("train")(train.train)
 app.command("plan")(train.plan)
-app.command("generate")(evaluation.generate)
+app.command("generate")(generate.generate)
 app.command("eval")(evaluation.evaluate)
 app.command("import")(exchange.import_)
 app.command("export")(exchange.export)

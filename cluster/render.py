@@ -51,12 +51,15 @@ def group(*parts: Any) -> Any:
 def plan_text(plan: dict[str, Any]) -> str:
     """The plan in a few lines."""
     memory, batch, predicted = plan["memory_bytes_per_device"], plan["batch"], plan["predicted"]
+    counts = plan["parameters"]
+    used = counts.get("active", counts["total"])
+    active = f"{human_count(used)} used by a token, " if used != counts["total"] else ""
     parts = ", ".join(
         f"{name} {human_bytes(size)}" for name, size in memory.items() if name != "total" and size
     )
     lines = [
-        f"plan: {human_count(plan['parameters']['total'])} parameters "
-        f"({human_count(plan['parameters']['non_embedding'])} without embeddings), "
+        f"plan: {human_count(counts['total'])} parameters ({active}"
+        f"{human_count(counts['non_embedding'])} without embeddings), "
         f"{human_count(plan['flops_per_token']['full'])} FLOPs per token "
         f"({human_count(plan['flops_per_token']['causal'])} causal)",
         f"  {human_count(plan['tokens'])} tokens in {plan['steps']:,} steps of {batch['tokens_per_step']:,}: "

@@ -5,7 +5,7 @@ from typing import Any
 
 from training.checkpoint.layout import list_steps, step_dir
 from training.config import items
-from training.metrics import read_events, surviving_rows
+from training.metrics import read_events, scores_of, surviving_rows
 from training.run_directory import RunDirectory, read_json
 
 
@@ -24,6 +24,7 @@ def summarize_run(path: Path) -> dict[str, Any]:
         "loss": last.get("loss"),
         "val_loss": validation.get("val_loss"),
         "val_bits_per_byte": validation.get("val_bits_per_byte"),
+        "scores": scores_of(validation),
         "tokens_per_s": last.get("tokens_per_s"),
         "goodput": last.get("goodput"),
         "restarts": sum(event.get("kind") == "restarted" for event in events),

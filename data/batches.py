@@ -6,15 +6,15 @@ after any resume.
 Shapes: B samples, T = context tokens per sample.
 """
 
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.order import EpochOrder
 from data.split import Split
-from seedbed.errors import DataError
+from seedbed.errors import TooLittleData
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,14 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+
+def without_weight(batch: Any, first: int = 0) -> None:
+    """Make samples `first` .. of a batch count for nothing: all floating-point fields are weights."""
+    for field in fields(batch):
+        values = getattr(batch, field.name)
+        if values.dtype.kind == "f":
+            values[first:] = 0
 
 
 B_co = TypeVar("B_co", covariant=True)
@@ -125,9 +133,9 @@ def assemble(
     return Batch(rows[:, :-1].copy(), rows[:, 1:].copy(), weights, documents, positions)
 
 
-def too_few_tokens(split: Split, context: int) -> DataError:
+def too_few_tokens(split: Split, context: int) -> TooLittleData:
     """The error for a split that does not fill a single sample."""
-    return DataError(
+    return TooLittleData(
         f"the {split.name} split has {split.num_tokens:,} tokens, fewer than one window of "
         f"model.context + 1 = {context + 1:,}",
         "give more text, change data.holdout_fraction, or set a smaller model.context",

@@ -1,15 +1,17 @@
 """BERT samples: [CLS] A [SEP] B [SEP], with pieces to predict and a next sentence to judge.
 
 A sample is a stretch of one document, cut in two near its middle at the end of a sentence. B is what
-follows A, or, in half of the samples, as much text of another document. A split is divided into windows;
-each epoch goes through all in a shuffled order, and takes from a window the document that a random token
-of it belongs to, so that over the epochs documents count by their lengths. All draws of a sample belong to
-(seed, "bert", epoch, window): another epoch masks other pieces, and the same sample is always the same.
+follows A, or, in half of the samples, as much text of another document (other `Pairs` can be asked for).
+A split is divided into windows; each epoch goes through all in a shuffled order, and takes from a window
+the document that a random token of it belongs to, so that over the epochs documents count by their
+lengths. All draws of a sample belong to (seed, "bert", epoch, window): another epoch masks other pieces,
+and the same sample is always the same.
 
 Shapes: B samples, T = context pieces per sample.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from data.bert_masking import Vocabulary, mask
 from data.order import EpochOrder
 from data.split import Split
-from seedbed.errors import DataError
+from seedbed.errors import TooLittleData
 from seedbed.randomness import generator
 
 # [CLS] A [SEP] B [SEP]
@@ -43,10 +45,17 @@ class BertBatch:
     weights: NDArray[np.float32]
     """[B, T] 1 where a piece is to be predicted, else 0."""
     next_sentence: NDArray[np.int64]
-    """[B] 1 when B follows A in its document, 0 when it comes from another."""
+    """[B] 1 when B follows A in its document, 0 when it comes from another or precedes A."""
+    pair_weights: NDArray[np.float32]
+    """[B] 1 where there is a pair to judge, else 0."""
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+
+Pairs = Literal["next_sentence", "sentence_order", "none"]
+"""B is from another document in half of the samples (Devlin et al. 2018, BERT); A and B change places in
+half of them (Lan et al. 2019, ALBERT); or there is only A, the whole stretch (Liu et al. 2019, RoBERTa)."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,7 @@ class Pair:
 class BertStream:
     """Samples over a split, epoch after epoch without end.
 
-    DataError when the split holds fewer than two documents: there is no other one to take B from.
+    TooLittleData when the split holds fewer than two documents and B is to come from another one.
     """
 
     def __init__(
@@ -72,18 +81,19 @@ class BertStream:
         seed: int,
         *,
         whole_word: bool = False,
+        pairs: Pairs = "next_sentence",
         shuffle: bool = True,
     ) -> None:
         if context < NUM_SEPARATORS + 2:
             raise ValueError(f"context must be at least {NUM_SEPARATORS + 2}, not {context}")
-        if split.num_documents < 2:
-            raise DataError(
+        if split.num_documents < (2 if pairs == "next_sentence" else 1):
+            raise TooLittleData(
                 f"the {split.name} split has {split.num_documents} document, and next-sentence samples need "
                 "text of another one",
                 "give more documents",
             )
         self.split, self.vocabulary, self.context, self.seed = split, vocabulary, context, seed
-        self.whole_word = whole_word
+        self.whole_word, self.pairs = whole_word, pairs
         self._room = context - NUM_SEPARATORS
         self.num_samples = max(1, split.num_tokens // self._room)
         self._order = EpochOrder(self.num_samples, seed, shuffle)
@@ -99,14 +109,16 @@ class BertStream:
             rng = generator(self.seed, "bert", epoch, window)
             pair = self._pair(window, rng)
             first, second = self.split.tokens(*pair.first), self.split.tokens(*pair.second)
-            text = np.concatenate([[words.cls_id], first, [words.sep_id], second, [words.sep_id]])
+            second = second if self.pairs == "none" else np.append(second, words.sep_id)
+            text = np.concatenate([[words.cls_id], first, [words.sep_id], second])
             inputs, selected = mask(text, words, self.whole_word, rng)
             here = slice(0, len(text))
             tokens[row, here], valid[row, here] = inputs, True
             segments[row, len(first) + 2 : len(text)] = 1
             labels[row, here], weights[row, here] = np.where(selected, text, 0), selected
             next_sentence[row] = pair.is_next
-        return BertBatch(tokens, segments, valid, labels, weights, next_sentence)
+        pair_weights = np.full(count, self.pairs != "none", dtype=np.float32)
+        return BertBatch(tokens, segments, valid, labels, weights, next_sentence, pair_weights)
 
     def pair(self, position: int) -> Pair:
         """Where the halves of one sample come from."""
@@ -115,11 +127,16 @@ class BertStream:
 
     def _pair(self, window: int, rng: np.random.Generator) -> Pair:
         start, stop = self._stretch(window, rng)
+        if self.pairs == "none":
+            return Pair((start, stop), (stop, stop), True)
         cut = start + self._cut(self.split.tokens(start, stop))
+        as_it_is = rng.random() < 0.5
+        if self.pairs == "sentence_order" and not as_it_is:
+            return Pair((cut, stop), (start, cut), False)
         # A single piece has nothing that follows it.
-        if rng.random() < 0.5 and cut < stop:
-            return Pair((start, cut), (cut, stop), True)
-        return Pair((start, cut), self._elsewhere(start, max(1, stop - cut), rng), False)
+        if self.pairs == "next_sentence" and not (as_it_is and cut < stop):
+            return Pair((start, cut), self._elsewhere(start, max(1, stop - cut), rng), False)
+        return Pair((start, cut), (cut, stop), True)
 
     def _stretch(self, window: int, rng: np.random.Generator) -> tuple[int, int]:
         """The part of one document that a window gives, without its end-of-text."""

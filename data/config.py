@@ -46,6 +46,10 @@ class DataConfig(BaseModel):
     id_field: str = Field("id", min_length=1)
     """The key or column of a row that holds its id; rows without one are called file:line."""
 
+    label_field: str = ""
+    """The key or column of a row that holds its label, for a classifier to learn; of files, "folder" is the
+    first folder of their path. Empty records no labels; a document without one is kept without."""
+
     on_undecodable: Literal["drop", "replace", "fail"] = "drop"
     """What to do with text that is not UTF-8, or that holds NUL: drop the document (counted and listed),
     replace what is wrong by U+FFFD (counted), or fail."""

@@ -39,7 +39,7 @@ class MixtureStream:
     unknown source, leave one without any, or are not positive and finite.
     """
 
-    def __init__(self, streams: Mapping[str, Stream[Batch]], stages: Sequence[MixtureStage] = ()) -> None:
+    def __init__(self, streams: Mapping[str, Stream[Any]], stages: Sequence[MixtureStage] = ()) -> None:
         contexts = {stream.context for stream in streams.values()}
         if len(contexts) != 1:
             raise ValueError(f"the streams of a mixture have one context, not {sorted(contexts)}")
@@ -51,7 +51,7 @@ class MixtureStream:
         """Position from which they hold, and whole shares in the order of `names`, of each stage."""
         self._proportions = Proportions(self.shares)
 
-    def batch(self, position: int, count: int) -> Batch:
+    def batch(self, position: int, count: int) -> Any:
         """Samples position .. position + count - 1 of the mixture."""
         sources, indices = self._proportions.choose(position, count)
         places = {int(source): np.flatnonzero(sources == source) for source in np.unique(sources)}
@@ -64,14 +64,15 @@ class MixtureStream:
         }
         if len(parts) == 1:
             return parts.popitem()[1]
-        mixed: dict[str, Any] = {}
-        for field in fields(Batch):
+        columns: dict[str, Any] = {}
+        kind = type(next(iter(parts.values())))
+        for field in fields(kind):
             of_each = {source: getattr(part, field.name) for source, part in parts.items()}
             first = next(iter(of_each.values()))
-            mixed[field.name] = np.empty((count, *first.shape[1:]), dtype=first.dtype)
+            columns[field.name] = np.empty((count, *first.shape[1:]), dtype=first.dtype)
             for source, values in of_each.items():
-                mixed[field.name][places[source]] = values
-        return Batch(**mixed)
+                columns[field.name][places[source]] = values
+        return kind(**columns)
 
     def sources(self, position: int, count: int) -> list[tuple[str, int]]:
         """[count]: the source that each sample comes from, and which of the source's samples it is."""
@@ -169,21 +170,16 @@ def check_same_tokenizer(datasets: Mapping[str, Dataset]) -> None:
             )
 
 
-def open_stream(
-    datasets: Mapping[str, Dataset], split: str, order: OrderConfig, context: int, seed: int
-) -> Stream[Batch]:
-    """The samples that a run learns from: `datasets` by name, packed and mixed as `order` says."""
-    check_same_tokenizer(datasets)
-    streams = {
-        name: _stream_of(dataset.split(split), order, context, seed) for name, dataset in datasets.items()
-    }
+def mixed(streams: Mapping[str, Stream[Any]], order: OrderConfig) -> Stream[Any]:
+    """The streams by name, as `order` mixes them; one that is alone, by itself."""
     if len(streams) == 1 and not order.weights and not order.stages:
         return next(iter(streams.values()))
     stages = order.stages or (MixtureStage(from_tokens=0, weights=order.weights),)
     return MixtureStream(streams, stages)
 
 
-def _stream_of(split: Split, order: OrderConfig, context: int, seed: int) -> Stream[Batch]:
+def packed(split: Split, order: OrderConfig, context: int, seed: int) -> Stream[Batch]:
+    """Windows of `context` tokens of a split, as `order` fills them with documents."""
     if order.packing == "concat":
         return WindowStream(split, context, seed, within_documents=order.within_documents)
     return PackedStream(

@@ -23,9 +23,10 @@ def token_dtype(vocab_size: int) -> str:
     return "uint16" if vocab_size <= 2**16 else "uint32"
 
 
-def provenance_row(id: str, source: str, sha256: str) -> bytes:
-    """Where a document comes from, as canonical JSON."""
-    return f'{{"id":{json_string(id)},"sha256":"{sha256}","source":{json_string(source)}}}'.encode()
+def provenance_row(id: str, source: str, sha256: str, label: str | None = None) -> bytes:
+    """Where a document comes from, and its label if it has one, as canonical JSON."""
+    labelled = "" if label is None else f',"label":{json_string(label)}'
+    return f'{{"id":{json_string(id)}{labelled},"sha256":"{sha256}","source":{json_string(source)}}}'.encode()
 
 
 class SplitWriter:

@@ -96,11 +96,11 @@ def _write(run_dir: Path, task: str, result: dict[str, Any], *, is_own: bool) ->
 
 
 def _bits_per_byte(checkpoint: LoadedModel, options: Options) -> dict[str, Any]:
+    model = checkpoint.decoder().to(options.device).eval()
     tokenizer = load_tokenizer(checkpoint.tokenizer_path)
     item_set = load_items(options.data or _own_dataset(checkpoint), tokenizer)
     context = checkpoint.config.model.context
     batch_size = options.batch_size or _fitting_batch(context, checkpoint.config.model.vocab_size)
-    model = checkpoint.model.to(options.device).eval()
     with Progress("score", sum(len(item.tokens) for item in item_set.items), " tokens") as bar:
         scores = score_documents(
             model,

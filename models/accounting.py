@@ -1,12 +1,15 @@
 """How many bytes of activations training holds, by what is kept for the backward and what is recomputed.
 
-Policies for blocks (Korthikanti et al. 2022, "Reducing activation recomputation in large transformer
-models", counted anew for these blocks, whose attention is fused and keeps no T x T scores):
+For decoders; encoders are in models/bert/accounting.py and T5 in models/t5/accounting.py, made of the parts
+that are public here. Policies for blocks (Korthikanti et al. 2022, "Reducing activation recomputation in
+large transformer models", counted anew for these blocks):
 
     none        everything that autograd asks for; nothing is recomputed
-    selective   the block's input and what is dear to compute: the results of matrix products and attention;
-                norms, activations, products and sums are recomputed
+    selective   the block's input and what is dear to compute: the results of linear layers and of fused
+                attention; norms, activations, products and sums are recomputed
     full        the block's input; the whole block is recomputed
+
+Attention is fused and keeps no T x T scores, unless weights are dropped out or a bias on scores is learnt.
 
 Counted as PyTorch's CPU kernels keep it; fused norms and dropout of a GPU keep somewhat less. With values of
 2 bytes (autocast), the residual stream and norms are float32, every linear layer casts its input for itself,
@@ -17,8 +20,9 @@ Symbols: T time, D width, H heads, G heads of keys and values, K head size, F hi
 attention Q and C latents of queries and of keys and values, R rotary part and V value size of a head.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from models.config import ModelConfig
 
@@ -58,29 +62,72 @@ def activation_memory(
     cross-entropy.
     """
     tokens = batch * (context or config.context)
-    block_input = config.width * FLOAT32
-    whole = [_whole_block(config, layer, bytes_per_value) for layer in range(config.num_layers)]
-    if policy == "none":
-        kept, recomputed = sum(whole), 0
-    elif policy == "selective":
-        products = [_products(config, layer, bytes_per_value) for layer in range(config.num_layers)]
-        kept = sum(products) + config.num_layers * block_input
-        recomputed = max(w - p for w, p in zip(whole, products, strict=True)) - block_input
-    else:
-        kept, recomputed = config.num_layers * block_input, max(whole) - block_input
+    blocks = [
+        Block(
+            whole=_whole_block(config, layer, bytes_per_value),
+            products=_products(config, layer, bytes_per_value),
+            inputs=config.width * FLOAT32,
+        )
+        for layer in range(config.num_layers)
+    ]
+    kept, recomputed = under_policy(blocks, policy)
     kept += config.width * bytes_per_value if config.dropout else 0
-    # Their log-softmax, its gradient and theirs; on the way there fewer.
-    logits = -(-tokens // num_chunks) * config.vocab_size * 3 * FLOAT32
     last_norm = _norm(config) if config.norm_placement == "pre" else 0
-    head = tokens * (last_norm + config.width * bytes_per_value) + logits
-    return ActivationMemory(kept * tokens, max(0, recomputed) * tokens, head)
+    head = tokens * (last_norm + config.width * bytes_per_value)
+    head += logits_and_loss(tokens, config.vocab_size, num_chunks)
+    return ActivationMemory(kept * tokens, recomputed * tokens, head)
+
+
+class Block(NamedTuple):
+    """Bytes of one block's activations, or bytes per token."""
+
+    whole: int
+    """All that autograd asks for."""
+    products: int
+    """The results that `selective` keeps."""
+    inputs: int
+    """What the block can be computed from again."""
+
+
+def under_policy(blocks: Sequence[Block], policy: Policy) -> tuple[int, int]:
+    """(kept by all blocks, added while one of them is recomputed)."""
+    if policy == "none":
+        return sum(block.whole for block in blocks), 0
+    is_selective = policy == "selective"
+    each = [block.inputs + is_selective * block.products for block in blocks]
+    return sum(each), max(0, *(block.whole - kept for block, kept in zip(blocks, each, strict=True)))
+
+
+def logits_and_loss(num_predicted: int, num_classes: int, num_chunks: int = 1) -> int:
+    """Bytes of the log-softmax of logits, its gradient and theirs; on the way there are fewer."""
+    return -(-num_predicted // num_chunks) * num_classes * 3 * FLOAT32
+
+
+def layer_norm(width: int) -> int:
+    """Bytes per token: the input and two statistics."""
+    return width * FLOAT32 + 2 * FLOAT32
+
+
+def rms_norm(width: int) -> int:
+    """Bytes per token: the input, the normalised vector and one statistic."""
+    return 2 * width * FLOAT32 + FLOAT32
+
+
+def linear_inputs(width: int, num_linears: int, value: int) -> int:
+    """Bytes per token of what several linear layers read: shared in float32, cast for each otherwise."""
+    return width * value * (1 if value == FLOAT32 else num_linears)
+
+
+def unfused_weights(num_heads: int, num_keys: int, *, dropout: bool) -> int:
+    """Bytes per query of a weight for each key: float32 even under autocast, as queries, keys and values are.
+
+    With dropout there are the weights before it, what they are multiplied by, and the weights after it.
+    """
+    return num_heads * num_keys * FLOAT32 * (3 if dropout else 1)
 
 
 def _norm(config: ModelConfig) -> int:
-    """Bytes per token: the input and one statistic, or two; RMSNorm keeps the normalised vector besides."""
-    if config.norm == "rms":
-        return 2 * config.width * FLOAT32 + FLOAT32
-    return config.width * FLOAT32 + 2 * FLOAT32
+    return rms_norm(config.width) if config.norm == "rms" else layer_norm(config.width)
 
 
 def _whole_block(config: ModelConfig, layer: int, value: int) -> int:
@@ -90,18 +137,13 @@ def _whole_block(config: ModelConfig, layer: int, value: int) -> int:
     return 2 * _norm(config) + attention + _mlp(config, layer, value) + dropout
 
 
-def _inputs(width: int, num_linears: int, value: int) -> int:
-    """Bytes per token of what several linear layers read: shared in float32, cast for each otherwise."""
-    return width * value * (1 if value == FLOAT32 else num_linears)
-
-
 def _attention(config: ModelConfig, value: int) -> int:
     """x; q, k, v; their mixture; the logarithm of each row's sum.
 
     With normalised heads also q and k before and within the norm, and a mixture that has to be reordered.
     """
     H, G, K = config.num_heads, config.kv_heads, config.head_size
-    kept = _inputs(config.width, 3, value) + (2 * H * K + 2 * G * K) * value + H * FLOAT32
+    kept = linear_inputs(config.width, 3, value) + (2 * H * K + 2 * G * K) * value + H * FLOAT32
     if config.qk_norm:
         kept += (H + G) * (K * (value + FLOAT32) + FLOAT32) + H * K * value
     return kept
@@ -111,10 +153,10 @@ def _latent_attention(config: ModelConfig, value: int) -> int:
     """As with normalised heads, and both latents before, within and after their norms."""
     D, H, Q, C = config.width, config.num_heads, config.query_latent_width, config.latent_width
     size = config.head_size + config.rope_width
-    kept = _inputs(D, 3 if Q else 4, value) + H * FLOAT32
+    kept = linear_inputs(D, 3 if Q else 4, value) + H * FLOAT32
     if Q:
-        kept += Q * (value + FLOAT32) + _inputs(Q, 2, value)
-    kept += C * (value + FLOAT32) + _inputs(C + config.rope_width, 2, value)
+        kept += Q * (value + FLOAT32) + linear_inputs(Q, 2, value)
+    kept += C * (value + FLOAT32) + linear_inputs(C + config.rope_width, 2, value)
     return kept + (2 * H * size + 3 * H * config.value_size) * value
 
 
@@ -125,12 +167,13 @@ def _mlp(config: ModelConfig, layer: int, value: int) -> int:
     """
     D = config.width
     if config.mlp == "gelu":
-        return _inputs(D, 1, value) + 2 * config.hidden_width * value
+        return linear_inputs(D, 1, value) + 2 * config.hidden_width * value
     if not config.has_experts(layer):
-        return _inputs(D, 2, value) + 4 * config.hidden_width * value
+        return linear_inputs(D, 2, value) + 4 * config.hidden_width * value
     F, chosen = config.expert_hidden_width, config.experts_per_token
-    routed = chosen * (_inputs(D, 2, value) + (4 * F + 2 * D) * value)
-    return _inputs(D, 1, value) + routed + 4 * config.num_shared_experts * F * value
+    routed = chosen * (linear_inputs(D, 2, value) + (4 * F + 2 * D) * value)
+    gated = (D + 1) * value if config.shared_expert_gate else 0
+    return linear_inputs(D, 1, value) + routed + 4 * config.num_shared_experts * F * value + gated
 
 
 def _products(config: ModelConfig, layer: int, value: int) -> int:
@@ -146,5 +189,5 @@ def _products(config: ModelConfig, layer: int, value: int) -> int:
     if config.has_experts(layer):
         routed = config.experts_per_token * (2 * config.expert_hidden_width + D) + config.num_experts
         shared = 2 * config.num_shared_experts * config.expert_hidden_width
-        mlp = routed + shared + (D if config.num_shared_experts else 0)
+        mlp = routed + shared + (D if config.num_shared_experts else 0) + config.shared_expert_gate
     return (attention + mlp) * value + H * FLOAT32

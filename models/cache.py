@@ -1,28 +1,192 @@
-"""What a layer remembers of the tokens so far while a text is being generated.
+"""What the layers remember of the tokens so far while texts are being generated.
 
-Shapes: B batch, G heads of what is cached, T time, K its size.
+A cache has slots, one for each text; texts in neighbouring slots may be of any length. Memory is taken for
+the tokens that there are, and grows by blocks. A forward pass is one row of tokens, some of each of several
+texts (one of each while decoding, whole prompts when they are read), so that nothing is ever padded; its view
+of the cache knows which slot each belongs to, and lets it attend to what that slot holds and nothing else.
+
+Shapes: M slots, N new tokens of all texts, B texts of a forward pass, H heads, G heads of what is cached, S
+tokens of a text, T new ones, K size of a cached vector, V of a value.
 """
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from models.config import ModelConfig
+from models.masks import attention_mask, ragged_mask
+from models.scores import attend
+
+BLOCK = 64
+"""Tokens that a cache grows by at least."""
+ALIGNMENT = 16
+"""Slots start at multiples of so many numbers: how a sum is rounded may depend on where in memory it lies."""
 
 
-class LayerCache:
-    """The cached tensors of one layer, in fixed buffers: keys and values, or a latent."""
+class Cache:
+    """Keys and values, or latents, of `num_slots` texts.
 
-    def __init__(self, batch: int, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
-        self.buffers_BGTK = [
-            torch.zeros(batch, heads, config.context, size, device=device, dtype=dtype)
-            for heads, size in config.cached_per_token
+    With `padded`, texts that decode attend together, to as many tokens as the longest has; otherwise (on a
+    CPU, unless said) each by itself to its own: nothing is wasted, and no number depends on the neighbours.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_slots: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        padded: bool | None = None,
+    ) -> None:
+        self.config, self.device = config, device
+        self.padded = device.type != "cpu" if padded is None else padded
+        self.lengths = [0] * num_slots
+        """Tokens that each slot holds."""
+        self.capacity = 0
+        """Tokens that each slot has memory for."""
+        self.buffers_MGSK = [
+            [torch.zeros(num_slots, G, 0, K, device=device, dtype=dtype) for G, K in config.cached_per_token]
+            for _ in range(config.num_layers)
         ]
-        self.length = 0
 
-    def extend(self, *new_BGTK: Tensor) -> list[Tensor]:
-        """Append the new positions, one tensor for each buffer; returns all positions so far."""
-        end = self.length + new_BGTK[0].shape[2]
-        for buffer, new in zip(self.buffers_BGTK, new_BGTK, strict=True):
-            buffer[:, :, self.length : end] = new
-        self.length = end
-        return [buffer[:, :, :end] for buffer in self.buffers_BGTK]
+    def extend(self, slots: Sequence[int], counts: Sequence[int]) -> "CacheView":
+        """Make `slots` longer by `counts` tokens each; the view is what `model(tokens_1N, view)` fills."""
+        past = [self.lengths[slot] for slot in slots]
+        self._reserve(max(length + count for length, count in zip(past, counts, strict=True)))
+        for slot, count in zip(slots, counts, strict=True):
+            self.lengths[slot] += count
+        return CacheView(self, slots, past, counts)
+
+    def clear(self, slot: int) -> None:
+        """Forget the text of `slot`."""
+        self.lengths[slot] = 0
+
+    def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Let `targets` hold what `sources` hold now; the two may overlap."""
+        lengths = [self.lengths[slot] for slot in sources]
+        S = max(lengths)
+        index_B = torch.tensor(sources, device=self.device)
+        for layer in self.buffers_MGSK:
+            for buffer_MGSK in layer:
+                buffer_MGSK[targets, :, :S] = buffer_MGSK[index_B, :, :S]
+        for slot, length in zip(targets, lengths, strict=True):
+            self.lengths[slot] = length
+
+    def _reserve(self, tokens: int) -> None:
+        if tokens <= self.capacity:
+            return
+        # By half at least, so that a text of n tokens is moved log n times; never past the context.
+        wanted = _up(max(tokens, self.capacity * 3 // 2), BLOCK)
+        self.capacity = max(tokens, min(wanted, _up(self.config.context, ALIGNMENT)))
+        for layer in self.buffers_MGSK:
+            for index, old_MGSK in enumerate(layer):
+                M, G, S, K = old_MGSK.shape
+                # Zeros where texts attend together: to what a mask hides, but a NaN would show through.
+                new = old_MGSK.new_zeros if self.padded else old_MGSK.new_empty
+                layer[index] = new(M, G, self.capacity, K)
+                layer[index][:, :, :S] = old_MGSK
+
+
+class Segment(NamedTuple):
+    """New tokens of one slot, which lie side by side in a forward pass."""
+
+    slot: int
+    past: int
+    """Tokens that the slot had before."""
+    start: int
+    stop: int
+    """Where they lie in the forward pass."""
+    mask: Tensor | None
+    """What they may see, as `attention_mask` has it."""
+
+
+class CacheView:
+    """Which slots the tokens of one forward pass belong to, and where in them they come."""
+
+    def __init__(self, cache: Cache, slots: Sequence[int], past: list[int], counts: Sequence[int]) -> None:
+        config, device = cache.config, cache.device
+        masks = [attention_mask(config, *length, device) for length in zip(past, counts, strict=True)]
+        stops = list(accumulate(counts))
+        starts = [stop - count for stop, count in zip(stops, counts, strict=True)]
+        self.segments = [Segment(*each) for each in zip(slots, past, starts, stops, masks, strict=True)]
+        self.window = config.window
+        self.is_fresh = not any(past)
+        """The new tokens are the first ones of their slots."""
+        self.one_each = max(counts) == 1 < len(slots)
+        self.slots_B = torch.tensor(slots, device=device)
+        self.past_B = torch.tensor(past, device=device)
+        positions = [torch.arange(start, start + count) for start, count in zip(past, counts, strict=True)]
+        self.positions_1N = torch.cat(positions)[None].to(device)
+        self.mask_B1TS: Tensor | None = None
+        """For all rows, where they attend together."""
+        if cache.padded and self.one_each:
+            self.mask_B1TS = ragged_mask(config, self.past_B[:, None], max(past) + 1)
+        self.layers = [LayerView(self, buffers) for buffers in cache.buffers_MGSK]
+
+
+class LayerView:
+    """The same, of one layer: what its attention writes, then reads."""
+
+    def __init__(self, view: CacheView, buffers_MGSK: list[Tensor]) -> None:
+        self.view, self.buffers_MGSK = view, buffers_MGSK
+        self.is_fresh = view.is_fresh
+
+    def write(self, *new_1GNK: Tensor) -> None:
+        """Append the new tokens, one tensor for each buffer."""
+        view = self.view
+        for buffer_MGSK, tokens_1GNK in zip(self.buffers_MGSK, new_1GNK, strict=True):
+            if view.one_each:
+                buffer_MGSK[view.slots_B, :, view.past_B] = tokens_1GNK[0].transpose(0, 1)
+                continue
+            for slot, past, start, stop, _ in view.segments:
+                buffer_MGSK[slot, :, past : past + stop - start] = tokens_1GNK[0, :, start:stop]
+
+    def attend(self, query_1HNK: Tensor, scale: float | None, value_size: int | None = None) -> Tensor:
+        """[1, H, N, V]: each token over its slot, up to itself.
+
+        Of a single buffer, the first `value_size` numbers of a cached vector are its value.
+        """
+        key_MGSK, value_MGSV = self.buffers_MGSK[0], self.buffers_MGSK[-1]
+        if value_size is not None:
+            value_MGSV = value_MGSV[..., :value_size]
+        if self.view.mask_B1TS is not None:
+            return self._attend_together(query_1HNK, key_MGSK, value_MGSV, scale)
+        mixed = []
+        for slot, past, start, stop, mask in self.view.segments:
+            first, end = 0, past + stop - start
+            if stop - start == 1 and 0 < self.view.window < end:
+                first, mask = end - self.view.window, None if mask is None else mask[..., -self.view.window :]
+            own_key, own_value = (b[slot : slot + 1, :, first:end] for b in (key_MGSK, value_MGSV))
+            # A copy lies aligned in memory, wherever in the forward pass it was.
+            mixed.append(attend(query_1HNK[:, :, start:stop].clone(), own_key, own_value, mask, scale))
+        return torch.cat(mixed, dim=2) if len(mixed) > 1 else mixed[0]
+
+    def attend_new(
+        self, query_1HNK: Tensor, key_1HNK: Tensor, value_1HNV: Tensor, scale: float | None
+    ) -> Tensor:
+        """[1, H, N, V]: the same among first tokens, by keys and values that are not what is cached."""
+        mixed = []
+        for _, _, start, stop, mask in self.view.segments:
+            query, key, value = (x[:, :, start:stop].clone() for x in (query_1HNK, key_1HNK, value_1HNV))
+            mixed.append(attend(query, key, value, mask, scale))
+        return torch.cat(mixed, dim=2) if len(mixed) > 1 else mixed[0]
+
+    def _attend_together(
+        self, query_1HNK: Tensor, key_MGSK: Tensor, value_MGSV: Tensor, scale: float | None
+    ) -> Tensor:
+        view = self.view
+        B, S = len(view.segments), 1 + max(segment.past for segment in view.segments)
+        # A slice is not copied; slots in another order are.
+        first = all(segment.slot == row for row, segment in enumerate(view.segments))
+        rows = slice(0, B) if first else view.slots_B
+        query_BH1K = query_1HNK[0].transpose(0, 1).unsqueeze(2)
+        mixed_BH1V = attend(query_BH1K, key_MGSK[rows, :, :S], value_MGSV[rows, :, :S], view.mask_B1TS, scale)
+        return mixed_BH1V.squeeze(2).transpose(0, 1)[None]
+
+
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple

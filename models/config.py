@@ -33,6 +33,25 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mixtral": {**LLAMA, "rope_base": 1e6, "num_experts": 8},
     "qwen2": {**LLAMA, "rope_base": 1e6, "norm_eps": 1e-6, "qkv_bias": True},
     "qwen3": {**LLAMA, "rope_base": 1e6, "norm_eps": 1e-6, "qk_norm": True},
+    "qwen2_moe": {
+        **LLAMA,
+        "rope_base": 1e6,
+        "norm_eps": 1e-6,
+        "qkv_bias": True,
+        "num_experts": 60,
+        "experts_per_token": 4,
+        "expert_weights": "softmax",
+        "num_shared_experts": 4,
+        "shared_expert_gate": True,
+    },
+    "qwen3_moe": {
+        **LLAMA,
+        "rope_base": 1e6,
+        "norm_eps": 1e-6,
+        "qk_norm": True,
+        "num_experts": 128,
+        "experts_per_token": 8,
+    },
     "deepseek_v2": {
         **LLAMA,
         "norm_eps": 1e-6,
@@ -47,7 +66,18 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "num_dense_layers": 1,
     },
 }
-Family = Literal["gpt1", "gpt2", "llama", "mistral", "mixtral", "qwen2", "qwen3", "deepseek_v2"]
+Family = Literal[
+    "gpt1",
+    "gpt2",
+    "llama",
+    "mistral",
+    "mixtral",
+    "qwen2",
+    "qwen3",
+    "qwen2_moe",
+    "qwen3_moe",
+    "deepseek_v2",
+]
 
 
 class ModelConfig(BaseModel):
@@ -126,7 +156,9 @@ class ModelConfig(BaseModel):
     groups_per_token: int = Field(1, ge=1)
     """Groups that a token may take its experts from: those with the most probable expert."""
     num_shared_experts: int = Field(0, ge=0)
-    """Experts that every token takes, with weight 1."""
+    """Experts that every token takes."""
+    shared_expert_gate: bool = False
+    """Shared experts are weighted by a sigmoid of the token's state (Qwen2-MoE), not by 1."""
     num_dense_layers: int = Field(0, ge=0)
     """First blocks that keep a dense MLP where the others have experts."""
     bias: bool = True
@@ -135,8 +167,12 @@ class ModelConfig(BaseModel):
     """Biases on queries, keys and values even where `bias` is false."""
     tie_embeddings: bool = True
     """The output head is the embedding's transpose."""
-    initialization: Literal["gpt2", "lecun", "xavier", "he"] = "gpt2"
-    """Deviation of initial matrices: 0.02 and less at residual outputs, or by their inputs and outputs."""
+    initialization: Literal["gpt2", "lecun", "xavier", "he", "orthogonal"] = "gpt2"
+    """Initial matrices: normal of deviation 0.02 and less at residual outputs, or by inputs and outputs."""
+    mup_base_width: int = Field(0, ge=0)
+    """Width of the model that the learning rate was found for, to keep it (muP); 0 is no such scaling."""
+    mup_base_head_width: int = Field(0, ge=0)
+    """With `mup_base_width`: size of one head of that model."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Probability of zeroing, after the embedding and at the end of each sub-layer."""
 
@@ -186,6 +222,33 @@ class ModelConfig(BaseModel):
             self._experts_fit()
         elif self.num_shared_experts:
             raise ValueError("model.num_shared_experts needs model.num_experts")
+        if self.shared_expert_gate and not self.num_shared_experts:
+            raise ValueError("model.shared_expert_gate needs model.num_shared_experts")
+        return self
+
+    @model_validator(mode="after")
+    def _mup_fits(self) -> "ModelConfig":
+        if bool(self.mup_base_width) != bool(self.mup_base_head_width):
+            raise ValueError(
+                "model.mup_base_width and model.mup_base_head_width go together: the width of the base model "
+                "and the size of its heads"
+            )
+        if not self.mup_base_width:
+            return self
+        if self.initialization != "gpt2":
+            raise ValueError(
+                "muP scales the deviations of the base model: model.mup_base_width needs "
+                'model.initialization = "gpt2"'
+            )
+        if self.latent_width or self.positions == "sinusoidal":
+            part = "latent attention" if self.latent_width else "sinusoidal positions"
+            raise ValueError(f"muP is not worked out for {part}: leave out model.mup_base_width")
+        is_wider = self.width != self.mup_base_width
+        if is_wider and self.kv_heads == 1 < self.num_heads and self.head_size == self.mup_base_head_width:
+            raise ValueError(
+                "muP needs keys and values that widen with the model: with multi-query attention, grow "
+                "model.head_width in place of model.num_heads"
+            )
         return self
 
     def _experts_fit(self) -> None:

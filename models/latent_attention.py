@@ -14,7 +14,7 @@ and would keep them apart; carried by dimensions of its own, it does not, and
 
 so that past latents are attended to directly: multi-query attention with one head of size C + R.
 
-Shapes: B batch, T new tokens, S all tokens so far, D width, H heads, K head size without position,
+Shapes: B batch, T new tokens, D width, H heads, K head size without position,
 R its rotary part, V value size, C latent size.
 """
 
@@ -23,10 +23,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.attention import Angles, attend
-from models.cache import LayerCache
+from models.attention import Angles
+from models.cache import LayerView
 from models.config import ModelConfig
 from models.positions import rotate
+from models.scores import attend
 
 # Of the norms of latents; DeepSeek-V2 keeps it apart from the one of the residual stream.
 LATENT_NORM_EPS = 1e-6
@@ -59,7 +60,7 @@ class LatentAttention(nn.Module):
         self,
         x_BTD: Tensor,
         angles: Angles | None = None,
-        cache: LayerCache | None = None,
+        cache: LayerView | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
         assert angles is not None
@@ -68,33 +69,37 @@ class LatentAttention(nn.Module):
         from_BTC = self.query_latent_norm(self.query_latent(x_BTD))
         query_BHTK = self.query(from_BTC).view(B, T, H, -1).transpose(1, 2)
         rotary_BHTR = rotate(self.query_rotary(from_BTC).view(B, T, H, -1).transpose(1, 2), angles)
-        latent_B1SC = self.latent_norm(self.latent(x_BTD)).unsqueeze(1)
-        key_B1SR = rotate(self.key_rotary(x_BTD).unsqueeze(1), angles)
-        remembered_B1SE = torch.cat((latent_B1SC, key_B1SR), dim=-1)
+        latent_B1TC = self.latent_norm(self.latent(x_BTD)).unsqueeze(1)
+        key_B1TR = rotate(self.key_rotary(x_BTD).unsqueeze(1), angles)
         if cache is not None:
-            (remembered_B1SE,) = cache.extend(remembered_B1SE)
+            cache.write(torch.cat((latent_B1TC, key_B1TR), dim=-1))
         # Keys and values are made once for tokens that are all new; past ones are attended to as latents.
-        heads = self._expanded if remembered_B1SE.shape[2] == T else self._absorbed
-        mixed_BHTV = heads(query_BHTK, rotary_BHTR, remembered_B1SE, mask)
+        if cache is None or cache.is_fresh:
+            queries_BHTE = torch.cat((query_BHTK, rotary_BHTR), dim=-1)
+            keys_BHTE, value_BHTV = self._expanded(latent_B1TC, key_B1TR)
+            if cache is None:
+                mixed_BHTV = attend(queries_BHTE, keys_BHTE, value_BHTV, mask, self.scale)
+            else:
+                mixed_BHTV = cache.attend_new(queries_BHTE, keys_BHTE, value_BHTV, self.scale)
+        else:
+            queries_BHTE = torch.cat((self.to_latent(query_BHTK), rotary_BHTR), dim=-1)
+            mixed_BHTC = cache.attend(queries_BHTE, self.scale, self.config.latent_width)
+            mixed_BHTV = self.from_latent(mixed_BHTC)
         return self.output(mixed_BHTV.transpose(1, 2).reshape(B, T, -1))
 
-    def _expanded(
-        self, query_BHTK: Tensor, rotary_BHTR: Tensor, remembered_B1SE: Tensor, mask: Tensor | None
-    ) -> Tensor:
-        B, H, _, K = query_BHTK.shape
-        latent_B1SC, key_B1SR = remembered_B1SE.split((self.config.latent_width, self.config.rope_width), -1)
-        key_BHSK = self.key(latent_B1SC[:, 0]).view(B, -1, H, K).transpose(1, 2)
-        value_BHSV = self.value(latent_B1SC[:, 0]).view(B, -1, H, self.config.value_size).transpose(1, 2)
-        keys_BHSE = torch.cat((key_BHSK, key_B1SR.expand(-1, H, -1, -1)), dim=-1)
-        queries_BHTE = torch.cat((query_BHTK, rotary_BHTR), dim=-1)
-        return attend(queries_BHTE, keys_BHSE, value_BHSV, mask, self.scale)
+    def to_latent(self, query_BHTK: Tensor) -> Tensor:
+        """W^UK_i^T q^C_i for every head i, [B, H, T, C]."""
+        return query_BHTK @ self.key.weight.view(self.config.num_heads, -1, self.config.latent_width)
 
-    def _absorbed(
-        self, query_BHTK: Tensor, rotary_BHTR: Tensor, remembered_B1SE: Tensor, mask: Tensor | None
-    ) -> Tensor:
-        H, C = self.config.num_heads, self.config.latent_width
-        key_HKC, value_HVC = self.key.weight.view(H, -1, C), self.value.weight.view(H, -1, C)
-        queries_BHTE = torch.cat((query_BHTK @ key_HKC, rotary_BHTR), dim=-1)
-        latent_B1SC = remembered_B1SE[..., :C]
-        mixed_BHTC = attend(queries_BHTE, remembered_B1SE, latent_B1SC, mask, self.scale)
+    def from_latent(self, mixed_BHTC: Tensor) -> Tensor:
+        """W^UV_i applied to what head i took from the latents, [B, H, T, V]."""
+        value_HVC = self.value.weight.view(self.config.num_heads, -1, self.config.latent_width)
         return mixed_BHTC @ value_HVC.transpose(1, 2)
+
+    def _expanded(self, latent_B1TC: Tensor, key_B1TR: Tensor) -> tuple[Tensor, Tensor]:
+        """k and v of all heads: [B, H, T, K + R] and [B, H, T, V]."""
+        B, _, T, _ = latent_B1TC.shape
+        H, latent_BTC = self.config.num_heads, latent_B1TC[:, 0]
+        key_BHTK = self.key(latent_BTC).view(B, T, H, -1).transpose(1, 2)
+        value_BHTV = self.value(latent_BTC).view(B, T, H, -1).transpose(1, 2)
+        return torch.cat((key_BHTK, key_B1TR.expand(-1, H, -1, -1)), dim=-1), value_BHTV

@@ -31,7 +31,18 @@ def attention_mask(
     if documents_BS is not None:
         same_BTS = documents_BS[:, past:, None] == documents_BS[:, None, :]
         visible_BHTS = visible_BHTS & same_BTS[:, None]
-    if not alibi:
-        return visible_BHTS
-    slopes_H11 = torch.tensor(alibi_slopes(config.num_heads), device=device)[:, None, None]
-    return (-slopes_H11 * distance_TS)[None].masked_fill(~visible_BHTS, -torch.inf)
+    return _with_alibi(visible_BHTS, distance_TS, config) if alibi else visible_BHTS
+
+
+def ragged_mask(config: ModelConfig, positions_BT: Tensor, total: int) -> Tensor:
+    """The same for rows that are not at the same position: [B, 1 or H, T, total]."""
+    distance_B1TS = (positions_BT[..., None] - torch.arange(total, device=positions_BT.device))[:, None]
+    visible_B1TS = distance_B1TS >= 0
+    if config.window:
+        visible_B1TS = visible_B1TS & (distance_B1TS < config.window)
+    return _with_alibi(visible_B1TS, distance_B1TS, config) if config.positions == "alibi" else visible_B1TS
+
+
+def _with_alibi(visible_BHTS: Tensor, distance: Tensor, config: ModelConfig) -> Tensor:
+    slopes_H11 = torch.tensor(alibi_slopes(config.num_heads), device=distance.device)[:, None, None]
+    return (-slopes_H11 * distance).masked_fill(~visible_BHTS, -torch.inf)

@@ -89,6 +89,8 @@ def _experts(config: ModelConfig) -> Shapes:
         shapes |= _linear("mlp.shared.gate", shared, D, bias=False)
         shapes |= _linear("mlp.shared.up", shared, D, bias=False)
         shapes |= _linear("mlp.shared.down", D, shared, bias=False)
+    if config.shared_expert_gate:
+        shapes |= _linear("mlp.shared_gate", 1, D, bias=False)
     return shapes
 
 
@@ -164,34 +166,3 @@ def kv_cache_bytes(config: ModelConfig, batch: int, tokens: int, bytes_per_value
     """
     per_token = sum(heads * size for heads, size in config.cached_per_token)
     return config.num_layers * batch * tokens * per_token * bytes_per_value
-
-
-def activation_bytes(config: ModelConfig, batch: int, *, bytes_per_value: int) -> tuple[int, int]:
-    """(saved by the blocks, held for logits and loss) of one micro-batch, in bytes.
-
-    Counts the tensors that autograd keeps when nothing is recomputed: per block, both norms'
-    inputs and outputs, queries, keys, values, the mixed heads, and the MLP's hidden tensors; at
-    the end the logits, their fp32 log-softmax and the gradient that both give rise to.
-    """
-    D, T = config.width, config.context
-    query = config.num_heads * (config.head_size + config.rope_width)
-    key, value = (
-        config.kv_heads * (config.head_size + config.rope_width),
-        config.kv_heads * config.value_size,
-    )
-    mixed = config.num_heads * config.value_size
-    hidden_tensors = 2 if config.mlp == "gelu" else 4
-    num_values = 0
-    for layer in range(config.num_layers):
-        hidden = config.hidden_width
-        if config.has_experts(layer):
-            chosen = config.experts_per_token + config.num_shared_experts
-            # A chosen expert also keeps its own copy of the token and of what it gives back.
-            hidden = chosen * config.expert_hidden_width
-            num_values += 2 * config.experts_per_token * D
-        num_values += 2 * D + query + key + value + mixed + hidden_tensors * hidden
-    per_token = num_values * bytes_per_value + config.num_layers * 2 * D * 4
-    if config.dropout:
-        per_token += config.num_layers * 2 * D
-    logits = batch * T * config.vocab_size * (bytes_per_value + 4 + 4)
-    return per_token * batch * T, logits

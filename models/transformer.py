@@ -17,12 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import Angles, Attention
-from models.cache import LayerCache
+from models.cache import Cache, CacheView, LayerView
 from models.config import ModelConfig
 from models.experts import MixtureOfExperts
 from models.latent_attention import LatentAttention
 from models.masks import attention_mask
 from models.mlp import make_mlp
+from models.mup import output_multiplier
 from models.norms import make_norm
 from models.positions import rotary_angles, sinusoids
 from models.routing import Routing
@@ -47,7 +48,7 @@ class Block(nn.Module):
         self,
         x_BTD: Tensor,
         angles: Angles | None = None,
-        cache: LayerCache | None = None,
+        cache: LayerView | None = None,
         mask: Tensor | None = None,
         routing: Routing | None = None,
     ) -> Tensor:
@@ -65,7 +66,8 @@ class Transformer(nn.Module):
     """Tokens [B, T] in, logits [B, T, V] out; position t sees tokens 0..t only.
 
     With `documents` [B, T], it sees those of its own document only; with `positions` [B, T], these count
-    instead of 0..T-1. Neither goes with a cache. `routing` is filled with what routers of experts chose.
+    instead of 0..T-1. Neither goes with a cache, whose tokens
+    [1, N] are those of several texts in a row. `routing` is filled with what routers of experts chose.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -78,11 +80,12 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleDict({str(i): Block(config, i) for i in range(config.num_layers)})
         self.norm = make_norm(config) if config.norm_placement == "pre" else None
         self.head = None if config.tie_embeddings else nn.Linear(config.width, config.vocab_size, bias=False)
+        self.multiplier = output_multiplier(config)
 
     def forward(
         self,
         tokens_BT: Tensor,
-        cache: list[LayerCache] | None = None,
+        cache: CacheView | None = None,
         positions: Tensor | None = None,
         documents: Tensor | None = None,
         routing: Routing | None = None,
@@ -92,22 +95,26 @@ class Transformer(nn.Module):
     def hidden(
         self,
         tokens_BT: Tensor,
-        cache: list[LayerCache] | None = None,
+        cache: CacheView | None = None,
         positions: Tensor | None = None,
         documents: Tensor | None = None,
         routing: Routing | None = None,
     ) -> Tensor:
         """[B, T, D]: what the head turns into logits."""
-        past, new = cache[0].length if cache else 0, tokens_BT.shape[1]
-        device = tokens_BT.device
-        if positions is None:
-            positions = torch.arange(past, past + new, device=device)
+        new, device = tokens_BT.shape[1], tokens_BT.device
+        if cache is not None:
+            positions = cache.positions_1N
+        elif positions is None:
+            positions = torch.arange(new, device=device)
         x_BTD = self.dropout(self._embed(tokens_BT, positions))
         angles = rotary_angles(positions, self.config) if self.config.positions == "rope" else None
-        mask = attention_mask(self.config, past, new, device, documents)
+        # A cache masks by itself: it knows which texts the tokens belong to.
+        mask = attention_mask(self.config, 0, new, device, documents) if cache is None else None
         for index, block in enumerate(self.blocks.values()):
-            x_BTD = block(x_BTD, angles, cache[index] if cache else None, mask, routing)
-        return x_BTD if self.norm is None else self.norm(x_BTD)
+            x_BTD = block(x_BTD, angles, cache.layers[index] if cache else None, mask, routing)
+        if self.norm is not None:
+            x_BTD = self.norm(x_BTD)
+        return x_BTD * self.multiplier if self.multiplier != 1 else x_BTD
 
     def _embed(self, tokens_BT: Tensor, positions: Tensor) -> Tensor:
         x_BTD = self.embedding(tokens_BT)
@@ -124,7 +131,7 @@ class Transformer(nn.Module):
         """[V, D]: of the head, or of the embedding that it shares."""
         return self.embedding.weight if self.head is None else self.head.weight
 
-    def new_cache(self, batch: int) -> list[LayerCache]:
-        """An empty cache for `batch` sequences of up to `context` tokens."""
+    def new_cache(self, num_slots: int) -> Cache:
+        """An empty cache for `num_slots` texts: `model(tokens_1N, cache.extend(slots, counts))`."""
         weight = self.embedding.weight
-        return [LayerCache(batch, self.config, weight.device, weight.dtype) for _ in self.blocks]
+        return Cache(self.config, num_slots, weight.device, weight.dtype)

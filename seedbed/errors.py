@@ -48,6 +48,10 @@ class DataError(SeedbedError):
     exit_code = EXIT_DATA
 
 
+class TooLittleData(DataError):
+    """A split that does not hold a single sample."""
+
+
 class CheckpointError(DataError):
     """A checkpoint that fails its hashes, is incomplete, or fits another model."""
 

@@ -12,6 +12,8 @@ from pydantic import BaseModel, Field, model_validator
 
 from data.config import DataConfig, OrderConfig
 from models.config import ModelConfig
+from models.families import CONFIGS, AnyModelConfig
+from models.families import kind_of as kind_of_model
 from seedbed.files import digest_of
 from seedbed.settings import STRICT
 
@@ -40,6 +42,42 @@ class RunConfig(Section):
     """How often dead workers are replaced before the run is given up."""
     stop_grace_s: float = Field(300.0, gt=0, json_schema_extra=PLACEMENT)
     """Seconds that a stop waits for the last checkpoint before workers are killed."""
+
+
+class ObjectiveConfig(Section):
+    """What the model learns from the data."""
+
+    name: Literal["auto", "causal_lm", "distillation", "masked_lm", "classification", "span_corruption"] = (
+        "auto"
+    )
+    """auto: causal_lm for a decoder, span_corruption for a T5, for an encoder what trains its model.head.
+    distillation learns from the distributions of a teacher too."""
+    num_chunks: int = Field(1, ge=1, le=10_000)
+    """For decoders: parts in which logits are computed, so that only one part's are in memory at a time."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Probability that is spread over all other tokens or labels."""
+    z_loss: float = Field(0.0, ge=0)
+    """Coefficient of log^2 Z of the logits, which keeps them near zero; 1e-4 in PaLM."""
+    balance_loss: float = Field(0.0, ge=0)
+    """Coefficient of the experts' balance loss, for each sequence by itself; 0.01 in Switch."""
+    router_z_loss: float = Field(0.0, ge=0)
+    """Coefficient of log^2 Z of the routers' logits; 1e-3 in ST-MoE."""
+    teacher: str = Field("", json_schema_extra=PLACEMENT)
+    """For distillation: a run or checkpoint with the same tokenizer. It is identified by its hash."""
+    temperature: float = Field(2.0, gt=0)
+    """For distillation: what both models' logits are divided by."""
+    soft_share: float = Field(0.5, ge=0, le=1)
+    """For distillation: the share of the loss that the teacher's distributions make."""
+    pairs: Literal["auto", "none", "next_sentence", "sentence_order"] = "auto"
+    """For masked_lm: how the two texts of a sample are told apart; auto is as the family was published."""
+    whole_word: bool = False
+    """For masked_lm: all pieces of a word are hidden together."""
+    noise_density: float = Field(0.15, gt=0, lt=1)
+    """For span_corruption: the share of tokens that is hidden."""
+    mean_span_length: float = Field(3.0, ge=1)
+    """For span_corruption: tokens of a hole, on average."""
+    min_documents_per_label: int = Field(1, ge=1)
+    """For classification: labels on fewer training documents are left out."""
 
 
 class BatchConfig(Section):
@@ -160,7 +198,8 @@ class Config(Section):
     run: RunConfig = RunConfig()
     data: DataConfig = DataConfig()
     order: OrderConfig = OrderConfig()
-    model: ModelConfig = ModelConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    model: AnyModelConfig = ModelConfig()
     batch: BatchConfig = BatchConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -184,9 +223,19 @@ def kind_of(section: str, field: str) -> Kind:
     # What the data is made of is identified by the dataset's digest, not by how it was asked for.
     if section == "data":
         return "placement"
+    # What a model is made of is identity, whatever its family.
+    if section == "model":
+        return "identity"
     info = Config.model_fields[section].annotation.model_fields[field]  # type: ignore[union-attr]
     extra = info.json_schema_extra
     return extra["kind"] if isinstance(extra, dict) and "kind" in extra else "identity"
+
+
+def section_models(model: Any = None) -> dict[str, type[BaseModel]]:
+    """Table -> its type; that of [model] is chosen by the family in its table `model`, if it exists."""
+    sections: dict[str, Any] = {name: info.annotation for name, info in Config.model_fields.items()}
+    family_kind = kind_of_model(model or {}) or "decoder"
+    return {**sections, "model": CONFIGS[family_kind]}
 
 
 def items(config: Config) -> Iterator[tuple[str, Any]]:
@@ -208,5 +257,11 @@ def identity_of(config: Config) -> dict[str, Any]:
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """Dotted name -> (old value, new value) of every field that differs."""
-    before = dict(items(old))
-    return {name: (before[name], value) for name, value in items(new) if before[name] != value}
+    before, after = dict(items(old)), dict(items(new))
+    # Another family of models has other fields.
+    names = [*before, *(name for name in after if name not in before)]
+    return {
+        name: (before.get(name), after.get(name))
+        for name in names
+        if (name in before, before.get(name)) != (name in after, after.get(name))
+    }

@@ -6,6 +6,7 @@ from typing import Any, TextIO
 
 from seedbed.progress import Progress, human_bytes, human_count, human_time
 from training.config import Config
+from training.metrics import scores_of, scores_text
 
 
 class Console:
@@ -34,9 +35,10 @@ class Console:
         if kind == "train":
             self._train_row(row)
         elif kind == "eval":
+            scores = scores_text(scores_of(row))
             self.line(
                 f"step {step:>6}  validation loss {row['val_loss']:.4f}  "
-                f"{row['val_bits_per_byte']:.4f} bits per byte  ({row['eval_s']:.1f} s)"
+                f"{scores + '  ' if scores else ''}({row['eval_s']:.1f} s)"
             )
         elif kind == "checkpoint":
             self.line(

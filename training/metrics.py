@@ -59,3 +59,17 @@ def working_seconds(run_dir: Path, now: float) -> float:
 def productive_seconds(rows: list[dict[str, Any]]) -> float:
     """Time spent in steps that survive."""
     return sum(float(row.get("step_s") or 0.0) for row in rows if row.get("kind") == "train")
+
+
+def scores_of(row: dict[str, Any]) -> dict[str, float]:
+    """What a validation row holds beside the loss, by name: bits per byte, accuracy, parts of the loss."""
+    return {
+        name.removeprefix("val_"): value
+        for name, value in row.items()
+        if name.startswith("val_") and name != "val_loss" and value is not None
+    }
+
+
+def scores_text(scores: dict[str, float]) -> str:
+    """`0.8712 accuracy, 1.5000 bits per byte`."""
+    return ", ".join(f"{value:.4f} {name.replace('_', ' ')}" for name, value in scores.items())

@@ -1,6 +1,6 @@
 """Optimizers by name, over parameters by name."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -9,18 +9,29 @@ from training.config import OptimizerConfig
 
 
 def make_optimizer(
-    parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig
+    parameters: Iterable[tuple[str, nn.Parameter]],
+    config: OptimizerConfig,
+    lr_scale: Callable[[str], float] = lambda _: 1.0,
 ) -> torch.optim.Optimizer:
-    """The configured optimizer; weight decay falls on matrices alone, never on biases or gains."""
-    named = list(parameters)
-    matrices = [p for _, p in named if p.ndim >= 2]
-    vectors = [p for _, p in named if p.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+    """The configured optimizer; weight decay falls on matrices alone, never on biases or gains.
+
+    A parameter learns at the scheduled rate times `lr_scale` of its name, which its group states under that
+    name and whoever sets the rate multiplies by. Weight decay is divided by it, so that their product, the
+    share of a weight that is forgotten in a step, is the same for all matrices.
+    """
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in parameters:
+        groups.setdefault((parameter.ndim < 2, lr_scale(name)), []).append(parameter)
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        [
+            {
+                "params": groups[is_vector, scale],
+                "lr": config.lr * scale,
+                "lr_scale": scale,
+                "weight_decay": 0.0 if is_vector else config.weight_decay / scale,
+            }
+            for is_vector, scale in sorted(groups)
+        ],
         lr=config.lr,
         betas=config.betas,
         eps=config.eps,

@@ -5,10 +5,11 @@ Nothing here builds a model or imports torch.
 
 import math
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from models.sizes import activation_bytes, count_parameters, flops_per_token, parameter_shapes
+from models.families import activation_memory, block_of, count_parameters, flops_per_token, parameter_shapes
 from training.batch_layout import batch_layout
 from training.config import Config
 
@@ -28,7 +29,12 @@ def memory_by_part(config: Config) -> dict[str, int]:
     ranks = config.engine.num_ranks
     layout = batch_layout(config)
     value_bytes = 2 if config.engine.precision == "bf16" else 4
-    activations, logits = activation_bytes(config.model, layout.micro_batch_size, bytes_per_value=value_bytes)
+    memory = activation_memory(
+        config.model,
+        layout.micro_batch_size,
+        bytes_per_value=value_bytes,
+        num_chunks=config.objective.num_chunks,
+    )
     whole = 4 * count
     gathered = 0
     if ranks > 1:
@@ -38,25 +44,18 @@ def memory_by_part(config: Config) -> dict[str, int]:
         "weights": whole // ranks,
         "gradients": gradients,
         "optimizer": 2 * whole // ranks,
-        "activations": activations,
-        "logits": logits,
+        "activations": memory.blocks,
+        "logits": memory.head,
         "communication": gathered,
     }
     return {**parts, "total": sum(parts.values())}
 
 
 def _largest_block_bytes(config: Config) -> int:
-    outside = sum(
-        math.prod(shape)
-        for name, shape in parameter_shapes(config.model).items()
-        if not name.startswith("blocks.")
-    )
-    inside = sum(
-        math.prod(shape)
-        for name, shape in parameter_shapes(config.model).items()
-        if name.startswith("blocks.0.")
-    )
-    return 4 * max(inside, outside)
+    sizes: Counter[str] = Counter()
+    for name, shape in parameter_shapes(config.model).items():
+        sizes[block_of(name)] += math.prod(shape)
+    return 4 * max(sizes.values())
 
 
 def make_plan(config: Config, run_dir: Path, *, peak_flops: float | None = None) -> dict[str, Any]:
@@ -74,7 +73,11 @@ def make_plan(config: Config, run_dir: Path, *, peak_flops: float | None = None)
         tokens_per_s = TYPICAL_EFFICIENCY * peak_flops * config.engine.num_ranks / flops.causal
         hours = tokens / tokens_per_s / 3600
     return {
-        "parameters": {"total": count.total, "non_embedding": count.non_embedding},
+        "parameters": {
+            "total": count.total,
+            "active": count.active,
+            "non_embedding": count.non_embedding,
+        },
         "flops_per_token": {"full": flops.full, "causal": flops.causal},
         "total_flops": flops.causal * tokens,
         "steps": config.run.steps,

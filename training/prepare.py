@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.mixture import MixtureStream
 from data.tokenizers import find_tokenizer, load_tokenizer
-from models.sizes import parameter_shapes
+from models.families import is_head, parameter_shapes
 from seedbed.errors import ConfigError, UsageError
 from seedbed.files import write_atomic, write_json
 from training.batch_layout import batch_layout
@@ -17,7 +17,7 @@ from training.config import Config, config_hash, differences, kind_of
 from training.datasets import (
     digest,
     epochs,
-    holdout_notices,
+    holdout_stream,
     open_datasets,
     packing_rates,
     repetition_warnings,
@@ -29,6 +29,8 @@ from training.metrics import read_events
 from training.plan import make_plan, notices
 from training.recipes import Tables, load_config, make_config, merge, parse_overrides, to_toml
 from training.run_directory import BEFORE_CONFIG, INIT_FROM, RunDirectory, check_identity, make_record
+from training.tasks import filled_in, make_task, objective_of
+from training.tasks.vocabulary import NUM_SENTINELS
 
 if TYPE_CHECKING:
     from training.checkpoint.reader import Checkpoint
@@ -43,16 +45,17 @@ def start(
     """
     asked = load_config(recipe, assignments)
     batch_layout(asked)
+    objective_of(asked)
     config, dataset = _with_data(resolve_hardware(asked))
     run = RunDirectory(run_path)
-    source = _sound_checkpoint(init_from, config) if init_from else None
+    source, fresh = _sound_checkpoint(init_from, config) if init_from else (None, [])
     if source:
         dataset["init_from.hash"] = source.hash()
     recipe_config = load_config(recipe)
     difference = {name: list(pair) for name, pair in differences(recipe_config, asked).items()}
     record = make_record(config, recipe, list(assignments), difference, dataset)
     if source:
-        record["init_from"] = {"checkpoint": str(source.path), "step": source.step}
+        record["init_from"] = {"checkpoint": str(source.path), "step": source.step, "fresh": fresh}
     if run.config_path.is_file():
         check_identity(run, record["identity"])
         return run, _continue(run, config)
@@ -61,7 +64,10 @@ def start(
     if source:
         _link_tree(source.path, run_path / INIT_FROM / source.path.name)
     run.create(config, record, plan)
-    return run, notices(plan)
+    told = notices(plan)
+    if source and fresh:
+        told.append(f"{source.path} has another head; begun afresh: {', '.join(fresh)}")
+    return run, told
 
 
 def resume(
@@ -170,31 +176,24 @@ def _with_data(config: Config, *, rebuild: bool = False) -> tuple[Config, dict[s
     """
     data = resolve_data(config.data, rebuild=rebuild)
     datasets = open_datasets(data)
-    dataset = next(iter(datasets.values()))
-    vocab_size = config.model.vocab_size or dataset.vocab_size
-    if vocab_size < dataset.vocab_size:
-        raise ConfigError(
-            f"model.vocab_size = {vocab_size} is smaller than the {dataset.vocab_size} tokens of the "
-            f"tokenizer in {dataset.location}",
-            f"set model.vocab_size to 0 (the tokenizer's) or to at least {dataset.vocab_size}",
-        )
-    resolved = config.model_copy(
-        update={
-            "data": data,
-            "model": config.model.model_copy(update={"vocab_size": vocab_size}),
-        }
-    )
-    return resolved, {
+    identity = {
         "data.digest": digest(datasets),
-        "data.tokenizer_fingerprint": dataset.tokenizer_fingerprint,
+        "data.tokenizer_fingerprint": next(iter(datasets.values())).tokenizer_fingerprint,
     }
+    if config.objective.teacher:
+        teacher = resolve(Path(config.objective.teacher)).absolute()
+        identity["objective.teacher.hash"] = _verified(teacher).hash()
+        objective = config.objective.model_copy(update={"teacher": str(teacher)})
+        config = config.model_copy(update={"objective": objective})
+    return config.model_copy(update={"data": data, "model": filled_in(config, datasets)}), identity
 
 
 def planned(config: Config, run_path: Path) -> dict[str, Any]:
     """The plan of a configuration whose data is there: with how it will be read."""
     plan = make_plan(config, run_path, peak_flops=peak_of(config))
     datasets = open_datasets(config.data)
-    stream = training_stream(datasets, config)
+    task = make_task(config, datasets)
+    stream = training_stream(task, datasets, config)
     num_samples = config.run.steps * plan["batch"]["samples_per_step"]
     plan["data"] = {
         "epochs": epochs(stream, num_samples),
@@ -205,22 +204,29 @@ def planned(config: Config, run_path: Path) -> dict[str, Any]:
         ]
         if isinstance(stream, MixtureStream)
         else None,
-        "warnings": repetition_warnings(stream, num_samples) + holdout_notices(datasets, config),
+        "warnings": repetition_warnings(stream, num_samples) + holdout_stream(task, datasets, config)[1],
     }
     return plan
 
 
-def planned_vocab(config: Config) -> Config:
-    """`config` with the vocabulary that its data will have, without building anything."""
-    if config.model.vocab_size:
-        return config
+def sized(config: Config) -> Config:
+    """`config` with the sizes that its data will decide, without building anything.
+
+    Labels of data that are not built yet are counted as two.
+    """
+    objective = objective_of(config)
     if config.data.path or config.data.paths:
-        vocab_size = next(iter(open_datasets(config.data).values())).vocab_size
-    elif config.data.tokenizer:
-        vocab_size = load_tokenizer(Path(config.data.tokenizer)).vocab_size
+        model = filled_in(config, open_datasets(config.data))
+    elif config.model.vocab_size:
+        model = config.model
     else:
-        vocab_size = config.data.vocab_size
-    return config.model_copy(update={"model": config.model.model_copy(update={"vocab_size": vocab_size})})
+        asked = config.data.tokenizer
+        vocab_size = load_tokenizer(Path(asked)).vocab_size if asked else config.data.vocab_size
+        extra = NUM_SENTINELS if objective == "span_corruption" else 0
+        model = config.model.model_copy(update={"vocab_size": vocab_size + extra})
+    if getattr(model, "num_labels", None) == 0:
+        model = model.model_copy(update={"num_labels": 2})
+    return config.model_copy(update={"model": model})
 
 
 def _continue(run: RunDirectory, config: Config) -> list[str]:
@@ -245,12 +251,17 @@ def _continue(run: RunDirectory, config: Config) -> list[str]:
     return []
 
 
-def _sound_checkpoint(path: Path, config: Config) -> "Checkpoint":
-    """A checkpoint that was verified and fits the model."""
+def _verified(step: Path) -> "Checkpoint":
     from training.checkpoint.reader import Checkpoint
 
-    checkpoint = Checkpoint.open(resolve(path).resolve())
+    checkpoint = Checkpoint.open(step)
     checkpoint.verify()
+    return checkpoint
+
+
+def _sound_checkpoint(path: Path, config: Config) -> tuple["Checkpoint", list[str]]:
+    """A checkpoint that was verified and fits the model but for its head, and what it has no weights of."""
+    checkpoint = _verified(resolve(path).resolve())
     made_with = checkpoint.manifest["tokenizer_fingerprint"]
     dataset = next(iter(open_datasets(config.data).values()))
     if made_with != dataset.tokenizer_fingerprint:
@@ -260,8 +271,7 @@ def _sound_checkpoint(path: Path, config: Config) -> "Checkpoint":
             "train on data made with that tokenizer: --set data.path=... of the same data, or "
             f"--set data.tokenizer={find_tokenizer(checkpoint.path)}",
         )
-    _check_shapes(checkpoint, config)
-    return checkpoint
+    return checkpoint, _check_shapes(checkpoint, config, other_head=True)
 
 
 def _check_same_data(parent: RunDirectory, config: Config, dataset: dict[str, Any]) -> None:
@@ -277,17 +287,25 @@ def _check_same_data(parent: RunDirectory, config: Config, dataset: dict[str, An
         )
 
 
-def _check_shapes(checkpoint: "Checkpoint", config: Config) -> None:
-    """Raises ConfigError when the stored weights are not those of `config.model`."""
-    expected = {f"model/{name}": list(shape) for name, shape in parameter_shapes(config.model).items()}
-    stored = {name: checkpoint.manifest["tensors"][name]["shape"] for name in checkpoint.names("model/")}
-    for name in sorted({*expected, *stored}):
-        if expected.get(name) != stored.get(name):
+def _check_shapes(checkpoint: "Checkpoint", config: Config, *, other_head: bool = False) -> list[str]:
+    """Raises ConfigError when the stored weights are not those of `config.model`.
+
+    With `other_head`, heads may differ; returns the parameters that the checkpoint has no values for.
+    """
+    expected = {name: list(shape) for name, shape in parameter_shapes(config.model).items()}
+    stored = {
+        name.removeprefix("model/"): checkpoint.manifest["tensors"][name]["shape"]
+        for name in checkpoint.names("model/")
+    }
+    differing = [name for name in sorted({*expected, *stored}) if expected.get(name) != stored.get(name)]
+    for name in differing:
+        if not (other_head and is_head(config.model, name)):
             raise ConfigError(
-                f"{checkpoint.path} does not fit [model]: '{name}' has shape "
+                f"{checkpoint.path} does not fit [model]: 'model/{name}' has shape "
                 f"{stored.get(name, 'none')} in the checkpoint and {expected.get(name, 'none')} in the model",
                 "use the [model] settings that the checkpoint was trained with",
             )
+    return [name for name in differing if name in expected]
 
 
 def _link_tree(source: Path, target: Path) -> None:

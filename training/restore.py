@@ -47,7 +47,8 @@ def restore(trainer: "Trainer") -> TrainState:
     message = "started from initial weights"
     source = run.record().get("init_from")
     if source:
-        engine.load_state(Checkpoint.open(initial_checkpoint(run.path)).read, optimizer=False)
+        checkpoint = Checkpoint.open(initial_checkpoint(run.path))
+        engine.load_state(checkpoint.read, optimizer=False, keep=source.get("fresh", ()))
         message = f"started with the weights of {source['checkpoint']}"
     _begin(trainer, state, message)
     return state

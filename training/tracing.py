@@ -13,6 +13,7 @@ from training.config import Config
 from training.datasets import micro_batches, open_datasets, resolve_data, training_stream
 from training.metrics import surviving_rows
 from training.run_directory import read_json
+from training.tasks import filled_in, make_task
 
 
 def trace(config: Config, first: int, last: int, run: Path | None = None) -> Iterator[dict[str, Any]]:
@@ -22,7 +23,10 @@ def trace(config: Config, first: int, last: int, run: Path | None = None) -> Ite
     """
     layout = batch_layout(config)
     data = resolve_data(config.data, rebuild=True)
-    stream = training_stream(open_datasets(data), config)
+    datasets = open_datasets(data)
+    config = config.model_copy(update={"data": data})
+    config = config.model_copy(update={"model": filled_in(config, datasets)})
+    stream = training_stream(make_task(config, datasets), datasets, config)
     rows = [row for row in surviving_rows(run) if row["kind"] == "train"] if run else []
     recorded = {row["step"]: row for row in rows}
     begun_at, begun_position = _beginning(run, rows, layout) if run else (0, 0)

@@ -6,12 +6,9 @@ from typing import Any
 
 import torch
 
-from data.batches import Batch, Stream
 from data.loader import Prefetcher
 from data.order_hash import as_floats, from_floats, show_digest
-from models.initialization import initial_values
-from models.sizes import flops_per_token
-from models.transformer import Transformer
+from models.families import build, flops_per_token, initial_values
 from seedbed.errors import SeedbedError, TrainingError
 from seedbed.randomness import seed64
 from training.batch_layout import BatchLayout, batch_layout
@@ -22,21 +19,19 @@ from training.datasets import (
     epochs,
     holdout_stream,
     micro_batches,
-    on_device,
     open_datasets,
-    to_tensors,
     training_stream,
 )
 from training.devices import memory_bytes, peak_flops
 from training.engines import ENGINES, Engine, Group
-from training.objectives import TensorBatch
-from training.objectives.causal_lm import CausalLM
+from training.objectives import with_step_weights
 from training.processes import StopFlag
 from training.recipes import to_toml
 from training.recorder import Recorder
 from training.run_directory import RunDirectory
 from training.schedules import learning_rate
 from training.state import TrainState
+from training.tasks import each_tensor, make_task
 
 
 class Trainer:
@@ -47,17 +42,17 @@ class Trainer:
         self.config: Config = run.config()
         self.recorder = Recorder(run, self.config, group.rank, attempt)
         self.recorder.beat(0, "starting")
-        self.objective = CausalLM()
         self.layout: BatchLayout = batch_layout(self.config)
         self.datasets = open_datasets(self.config.data)
         self.tokenizer = next(iter(self.datasets.values())).tokenizer()
-        self.token_bytes = self.tokenizer.byte_lengths()
-        self.train_data = training_stream(self.datasets, self.config)
-        self.holdout_data = holdout_stream(self.datasets, self.config)
+        self.task = make_task(self.config, self.datasets)
+        self.objective = self.task.objective(group.device)
+        self.train_data = training_stream(self.task, self.datasets, self.config)
+        self.holdout_data, _ = holdout_stream(self.task, self.datasets, self.config)
         self.batches = Prefetcher(self._load, lambda position: position + self.layout.samples_per_step)
         self.baseline_bytes = memory_bytes(group.device)
         self.engine: Engine = ENGINES[self.config.engine.name].prepare(
-            lambda: Transformer(self.config.model),
+            lambda: build(self.config.model),
             lambda name, start, stop_: initial_values(
                 name, start, stop_, self.config.model, self.config.run.seed
             ),
@@ -75,6 +70,7 @@ class Trainer:
             {
                 "config.toml": to_toml(self.config).encode(),
                 self.tokenizer.file_name: self.tokenizer.to_bytes(),
+                **self.task.attachments(),
             },
             self.recorder.saved,
         )
@@ -99,16 +95,20 @@ class Trainer:
             )
         return nonce
 
-    def batch(self, stream: Stream[Batch], position: int) -> TensorBatch:
-        """The micro-batch that begins at `position` of `stream`, on this rank's device."""
-        return on_device(
-            self._tensors(stream.batch(position, self.layout.micro_batch_size)), self.group.device
-        )
+    def prepared(self, batch: Any) -> Any:
+        """A batch as tensors on this rank's device."""
+        return self.on_device(self._tensors(batch))
 
-    def _tensors(self, batch: Batch) -> TensorBatch:
-        return to_tensors(batch, self.config.order.within_documents, pin=self.group.device.type == "cuda")
+    def _tensors(self, batch: Any) -> Any:
+        """In memory that a GPU can fetch from while it computes."""
+        tensors = self.task.tensors(batch)
+        return each_tensor(tensors, torch.Tensor.pin_memory) if self.group.device.type == "cuda" else tensors
 
-    def _load(self, position: int) -> tuple[list[TensorBatch], int]:
+    def on_device(self, batch: Any) -> Any:
+        """The batch on this rank's device; from pinned memory without waiting for the copy."""
+        return each_tensor(batch, lambda value: value.to(self.group.device, non_blocking=True))
+
+    def _load(self, position: int) -> tuple[list[Any], int]:
         """This rank's micro-batches of the step from `position`, and its part of the step's hash."""
         batches, digest = micro_batches(self.train_data, self.layout, self.group.rank, position)
         return [self._tensors(batch) for batch in batches], digest
@@ -134,12 +134,12 @@ class Trainer:
         batches, digest = self.batches.get(state.position)
         data_s = time.perf_counter() - started
         losses, weights = [], []
-        for turn, batch in enumerate(batches):
-            if self.config.model.dropout:
-                index = self.layout.micro_batch(rank, turn) or 0
-                torch.manual_seed(seed64(self.config.run.seed, "dropout", state.position, index))
+        for turn, batch in enumerate(with_step_weights(batches, self.engine.sum_over_ranks)):
+            # Dropout's.
+            index = self.layout.micro_batch(rank, turn) or 0
+            torch.manual_seed(seed64(self.config.run.seed, "dropout", state.position, index))
             loss, weight = self.engine.micro_batch(
-                self.objective, on_device(batch, self.group.device), last=turn == self.layout.turns - 1
+                self.objective, self.on_device(batch), last=turn == self.layout.turns - 1
             )
             losses.append(loss)
             weights.append(weight)

@@ -1,20 +1,18 @@
 """Validation while training: the loss on held-out windows, and a continuation to look at.
 
-The windows are drawn once, by seed, from the whole held-out split, so that a few dozen of them speak
+The samples are drawn once, by seed, from the whole held-out split, so that a few dozen of them speak
 for all of its files; every validation of a run uses the same ones.
 """
 
 import math
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
-from data.batches import Batch, Stream
+from data.batches import Stream, without_weight
 from models.generation.sampler import SamplingOptions, choose
 from seedbed.randomness import uniform_of
-from training.objectives import TensorBatch
 from training.state import TrainState
 
 if TYPE_CHECKING:
@@ -24,51 +22,52 @@ CONTINUATION = SamplingOptions(temperature=0.8, top_p=0.95)
 
 
 def validate(trainer: "Trainer", state: TrainState) -> None:
-    """Record loss and bits per byte on the validation windows; continue the prompt, if there is one."""
+    """Record the scores of the validation windows, bits per byte among them; continue the prompt, if any."""
     if (held_out := trainer.holdout_data) is None:
         return
     started = time.perf_counter()
     trainer.recorder.beat(state.step, "evaluating")
-    loss_sum, weight_sum, num_bytes = _totals(trainer, held_out)
-    state.validated = loss_sum / weight_sum
+    sums, num_bytes = _totals(trainer, held_out)
+    means = {name: total / weight for name, (total, weight) in sums.items() if weight}
+    state.validated = sum(means.get(name, 0.0) for name in trainer.objective.losses)
+    bits_per_byte = None
+    # Of a tokenizer that loses text, the bytes of its tokens are not those of the text.
+    if num_bytes and not trainer.tokenizer.lossy_because:
+        bits_per_byte = sums["loss"][0] / math.log(2) / num_bytes
     trainer.recorder.row(
         "eval",
         state.step,
         tokens=trainer.tokens(state),
         val_loss=state.validated,
-        # Of a tokenizer that loses text, the bytes of its tokens are not those of the text.
-        val_bits_per_byte=None
-        if trainer.tokenizer.lossy_because or not num_bytes
-        else loss_sum / math.log(2) / num_bytes,
+        val_bits_per_byte=bits_per_byte,
+        **{f"val_{name}": mean for name, mean in means.items() if name != "loss"},
         eval_s=time.perf_counter() - started,
     )
     if trainer.config.eval.prompt:
         _continue_prompt(trainer, state.step)
 
 
-def _totals(trainer: "Trainer", held_out: Stream[Batch]) -> list[float]:
-    """[summed loss in nats, scored tokens, their bytes] over all validation windows and ranks."""
+def _totals(trainer: "Trainer", held_out: Stream[Any]) -> tuple[dict[str, tuple[float, float]], float]:
+    """(sum and weight of each score, bytes that were scored) over all validation windows and ranks."""
     size, group = trainer.layout.micro_batch_size, trainer.group
     num_windows = min(trainer.config.eval.num_samples, held_out.num_samples)
     num_micro_batches = -(-num_windows // size)
-    totals = [0.0, 0.0, 0.0]
+    totals: dict[str, list[float]] = {}
+    num_bytes = 0.0
     for turn in range(-(-num_micro_batches // group.num_ranks)):
         index = turn * group.num_ranks + group.rank
         first = min(index, num_micro_batches - 1) * size
-        batch = trainer.batch(held_out, first)
+        batch = held_out.batch(first, size)
         # Rows past the last window, and a rank's turn past the last micro-batch, weigh nothing.
-        valid = num_windows - first if index < num_micro_batches else 0
-        batch.weights[max(0, valid) :] = 0
-        loss, weight = trainer.engine.evaluate(trainer.objective, batch)
-        totals[0] += loss.item()
-        totals[1] += weight.item()
-        totals[2] += _bytes_of(trainer, batch)
-    return trainer.engine.sum_over_ranks(totals)
-
-
-def _bytes_of(trainer: "Trainer", batch: TensorBatch) -> float:
-    lengths = trainer.token_bytes[batch.targets.cpu().numpy()]
-    return float(np.sum(lengths * batch.weights.cpu().numpy()))
+        without_weight(batch, max(0, num_windows - first if index < num_micro_batches else 0))
+        tensors = trainer.prepared(batch)
+        for name, (total, weight) in trainer.engine.evaluate(trainer.objective, tensors).items():
+            sums = totals.setdefault(name, [0.0, 0.0])
+            sums[0] += total.item()
+            sums[1] += weight.item()
+        num_bytes += trainer.task.scored_bytes(tensors)
+    flat = trainer.engine.sum_over_ranks([num_bytes, *(value for sums in totals.values() for value in sums)])
+    return dict(zip(totals, zip(flat[1::2], flat[2::2], strict=True), strict=True)), flat[0]
 
 
 def _continue_prompt(trainer: "Trainer", step: int) -> None:

@@ -15,9 +15,13 @@ def settings(
     json: Json = False,
 ) -> None:
     """List the settings that a recipe or --set may give: meaning, default, and what a resume may change."""
-    from training.config import Config, kind_of
+    from models.families import CONFIGS
+    from training.config import kind_of, section_models
 
-    sections = {name: field.annotation for name, field in Config.model_fields.items()}
+    sections = section_models()
+    # What [model] holds depends on the family; all fields are listed, with the kind of model they are for.
+    tables = [(name, "", table) for name, table in sections.items() if name != "model"]
+    tables += [("model", kind, table) for kind, table in CONFIGS.items()]
     if section and section not in sections:
         close = nearest(section, sections)
         raise UsageError(
@@ -27,19 +31,21 @@ def settings(
     rows: list[dict[str, Any]] = [
         {
             "name": f"{name}.{field}",
+            "of": of,
             "default": info.get_default(call_default_factory=True),
             "kind": kind_of(name, field),
             "meaning": " ".join((info.description or "").split()),
         }
-        for name, model in sections.items()
+        for name, of, model in tables
         if section in ("", name)
-        for field, info in model.model_fields.items()  # type: ignore[union-attr]
+        for field, info in model.model_fields.items()
     ]
     emit({"settings": rows}, json=json, render=_shown)
 
 
 def _shown(value: dict[str, Any]) -> str:
     return "\n".join(
-        f"{row['name']} = {row['default']!r}  ({row['kind']})\n    {row['meaning']}"
+        f"{row['name']} = {row['default']!r}  ({', '.join(filter(None, (row['of'], row['kind'])))})\n"
+        f"    {row['meaning']}"
         for row in value["settings"]
     )

@@ -104,17 +104,18 @@ def _run_and_step(path: Path) -> tuple[Path, int | None]:
 
 def _summary_text(summary: dict[str, Any]) -> str:
     from cluster.render import measured_text
+    from training.metrics import scores_text
 
     lines = [f"{summary['state']}: step {summary['step']}, {summary['tokens']:,} tokens"]
     if summary["val_loss"] is not None:
         lines[0] += f", validation loss {summary['val_loss']:.4f}"
-        if summary["val_bits_per_byte"] is not None:
-            lines[0] += f" ({summary['val_bits_per_byte']:.4f} bits per byte)"
+        if summary["scores"]:
+            lines[0] += f" ({scores_text(summary['scores'])})"
     lines += [measured_text(summary["plan"]), f"report: {summary['report']}", "next:"]
-    run = summary["run"]
+    run, writes = summary["run"], summary["val_bits_per_byte"] is not None
     lines += [
-        f"  seedbed generate {run} --prompt 'def '",
-        f"  seedbed eval {run}" if summary["val_bits_per_byte"] is not None else "",
+        f"  seedbed generate {run} --prompt 'def '" if writes else "",
+        f"  seedbed eval {run}" if writes else "",
         f"  seedbed runs show {run}",
     ]
     return "\n".join(line for line in lines if line)
@@ -154,10 +155,10 @@ def plan(
             raise DataError(f"{path} is missing or damaged", "plan the recipe that the run was started from")
     else:
         from training.devices import resolve_hardware
-        from training.prepare import planned, planned_vocab
+        from training.prepare import planned, sized
         from training.recipes import load_config
 
-        config = planned_vocab(resolve_hardware(load_config(recipe, sets or [])))
+        config = sized(resolve_hardware(load_config(recipe, sets or [])))
         if config.data.path or config.data.paths:
             value = planned(config, Path("runs"))
         else:

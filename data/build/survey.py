@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
 
@@ -38,8 +38,11 @@ from data.minhash import MinHasher
 from data.shard_writer import provenance_row, token_dtype
 from data.sources import Advance, Document, Drop, Piece, Tally, read_piece
 from data.tokenizers import Tokenizer, load_tokenizer
+from seedbed.errors import DataError
 from seedbed.files import HashingWriter, canonical_json, digest_of, fsync_dir, write_json
 
+# The label_field that means the first folder of a file.
+FOLDER = "folder"
 REJECTED, KEPT, EDITED = 0, 1, 2
 
 # Texts that are looked at together: enough for array code, and little to hold.
@@ -50,6 +53,7 @@ VERSION = 1
 _SURVEYED = (
     "text_field",
     "id_field",
+    "label_field",
     "on_undecodable",
     "max_document_bytes",
     "filters",
@@ -182,7 +186,10 @@ class _Survey:
         self._write("num_bytes", np.fromiter(map(len, utf8), dtype="<i8", count=len(utf8)))
         self._files["id_hashes.bin"].write(b"".join(ids))
         rows = (
-            provenance_row(document.id, document.source, digest.hexdigest()) + b"\n"
+            provenance_row(
+                document.id, document.source, digest.hexdigest(), label_of(document, self.config.label_field)
+            )
+            + b"\n"
             for (document, _), digest in zip(kept, digests, strict=True)
         )
         self._files["documents.jsonl"].write(b"".join(rows))
@@ -233,6 +240,20 @@ class _Survey:
             "files": {name: file.receipt() for name, file in self._files.items()},
         }
         write_json(self._folder / "survey.json", content | {"digest": digest_of(content)}, durable=False)
+
+
+def label_of(document: Document, field: str) -> str | None:
+    """The label of a document, None where it has none; DataError for what is no label."""
+    value = document.meta.get(field)
+    if field == FOLDER and value is None:
+        folders = PurePosixPath(document.id).parts[:-1]
+        return folders[0] if folders else None
+    if value is None or isinstance(value, str | int):
+        return None if value is None else str(value)
+    raise DataError(
+        f"{document.source}: field {field!r} holds a {type(value).__name__}, not a label",
+        "give labels as strings or whole numbers, or set another data.label_field",
+    )
 
 
 def encode(

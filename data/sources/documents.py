@@ -15,6 +15,7 @@ class Document:
     id: str
     source: str
     meta: dict[str, Any] = field(default_factory=dict)
+    """What else its row says, such as a label."""
     replaced: bool = False
     """Whether bytes that are not UTF-8 text were replaced by U+FFFD."""
 

@@ -20,14 +20,15 @@ def batch_rows(num_bytes: int, num_rows: int) -> int:
 
 
 def wanted_columns(piece: Piece, columns: Iterable[str], config: DataConfig) -> list[str]:
-    """The columns of text and, where there is one, of ids; DataError when there is no text."""
+    """The columns of text and, where there are such, of ids and labels; DataError when there is no text."""
     names = list(columns)
     if config.text_field not in names:
         raise DataError(
             f"{piece.path} has no column {config.text_field!r}; its columns are {', '.join(names) or 'none'}",
             "set data.text_field",
         )
-    return [name for name in dict.fromkeys((config.text_field, config.id_field)) if name in names]
+    wanted = dict.fromkeys((config.text_field, config.id_field, config.label_field))
+    return [name for name in wanted if name in names]
 
 
 def read_tables(
@@ -41,7 +42,7 @@ def read_tables(
     done = told = 0
     for table in tables:
         texts, lengths = _cells(table.column(config.text_field), piece, config)
-        ids = table.column(config.id_field).to_pylist() if config.id_field in table.schema.names else None
+        ids, labels = (_optional(table, name) for name in (config.id_field, config.label_field))
         for number, (raw, length) in enumerate(zip(texts, lengths, strict=True)):
             where = f"{piece.relative}:{piece.first_line + done + number + 1}"
             id = id_of(ids[number] if ids else None, where)
@@ -53,12 +54,19 @@ def read_tables(
             elif length > config.max_document_bytes:
                 yield too_long(id, where, length, config.max_document_bytes)
             else:
-                yield document_from_bytes(raw, config.on_undecodable, id, where)
+                document = document_from_bytes(raw, config.on_undecodable, id, where)
+                if labels and isinstance(document, Document):
+                    document.meta[config.label_field] = labels[number]
+                yield document
         done += table.num_rows
         if num_rows:
             advance(piece.size * done // num_rows - told)
             told = piece.size * done // num_rows
     advance(piece.size - told)
+
+
+def _optional(table: Any, name: str) -> list[Any] | None:
+    return table.column(name).to_pylist() if name in table.schema.names else None
 
 
 def _cells(column: Any, piece: Piece, config: DataConfig) -> tuple[list[bytes], list[int | None]]:

@@ -54,6 +54,10 @@ class Tokenizer(ABC):
         return self.special_ids[self.end_of_text]
 
     @abstractmethod
+    def __contains__(self, token: str) -> bool:
+        """Whether `token`, special or not, has an id."""
+
+    @abstractmethod
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, without an end-of-text id."""
 

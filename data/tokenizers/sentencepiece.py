@@ -47,6 +47,9 @@ class SentencePieceTokenizer(Tokenizer):
         self.fingerprint = self._fingerprint(ids)
         self.lossy_because = self._spec.lossy_because
 
+    def __contains__(self, token: str) -> bool:
+        return token in self._pieces
+
     def encode(self, text: str) -> list[int]:
         return self._ids(text).tolist()
 

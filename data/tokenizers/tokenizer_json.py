@@ -56,6 +56,9 @@ class JsonTokenizer(Tokenizer):
         self.fingerprint = _fingerprint(self._parsed)
         self.lossy_because = _lossy_because(self._parsed, self.kind)
 
+    def __contains__(self, token: str) -> bool:
+        return self._backend.token_to_id(token) is not None
+
     def encode(self, text: str) -> list[int]:
         return self._text_backend.encode(text, add_special_tokens=False).ids
 

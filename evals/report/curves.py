@@ -9,6 +9,7 @@ from evals.report.charts import TALL, Chart, Mark, Series, Tone, line_chart
 from evals.report.record import Row, RunRecord, number
 from evals.report.results import baselines_of, newest_result
 from evals.report.series import column, moving_mean, smoothing_window
+from training.metrics import scores_of
 
 MIB = 1024.0**2
 GIB = 1024.0**3
@@ -20,6 +21,7 @@ def curves_section(record: RunRecord) -> str:
     """All charts that the run's metrics give; a sentence while there are none."""
     train, validation = record.of_kind("train"), record.of_kind("eval")
     charts = [_loss(record, train, validation), _bits_per_byte(record, validation)]
+    charts += [_score(validation, name) for name in _other_scores(validation)]
     charts += [
         _single(train, "Learning rate", "lr", ""),
         _gradient_norm(train),
@@ -77,6 +79,18 @@ def _bits_per_byte(record: RunRecord, validation: Sequence[Row]) -> Chart | None
     return Chart(
         "Bits per byte", "validation", [series], references=references, note=note if references else ""
     )
+
+
+def _other_scores(validation: Sequence[Row]) -> list[str]:
+    """What validation measured beside loss and bits per byte."""
+    names = {name: None for row in validation for name in scores_of(row)}
+    return [name for name in names if name != "bits_per_byte"]
+
+
+def _score(validation: Sequence[Row], name: str) -> Chart:
+    points = column(validation, "step"), column(validation, f"val_{name}")
+    title = name.replace("_", " ").capitalize()
+    return Chart(title, "validation", [Series("validation", *points, "validation", "dots")])
 
 
 def _gradient_norm(train: Sequence[Row]) -> Chart | None:

@@ -78,10 +78,12 @@ class EncoderConfig(BaseModel):
     """Probability of zeroing before a fine-tuning head's last layer."""
     pooler: Literal["tanh", "relu", "none"] = "tanh"
     """Nonlinearity of the dense layer on the first token's state, or no such layer."""
+    initialization: Literal["bert", "lecun", "xavier", "he", "orthogonal"] = "bert"
+    """Initial matrices: normal of deviation 0.02, or by their inputs and outputs."""
     head: Head = "none"
     """What comes out: hidden states, or one of the pretraining and fine-tuning heads."""
-    num_labels: int = Field(2, ge=1)
-    """Classes of sequence and token classification."""
+    num_labels: int = Field(0, ge=0)
+    """Classes of sequence and token classification; 0 means those of the data."""
 
     @model_validator(mode="before")
     @classmethod

@@ -3,18 +3,23 @@
 import numpy as np
 
 from models.bert.config import EncoderConfig
-from models.initialization import standard_normal
+from models.bert.sizes import EMBEDDINGS, parameter_shapes
+from models.initialization import scheme_values, standard_normal
 
 BERT_STD = 0.02
 
 
 def initial_values(name: str, start: int, stop: int, config: EncoderConfig, seed: int) -> np.ndarray:
-    """Numbers start..stop-1 (float32) of the flattened parameter `name` (Devlin et al. 2018).
+    """Numbers start..stop-1 (float32) of the flattened parameter `name`.
 
-    Matrices and embeddings are normal, with deviation 0.02 at every depth; biases are zero, norm gains one.
+    Biases are zero, norm gains one. Embeddings are normal with deviation 0.02, and so are matrices at every
+    depth (Devlin et al. 2018), unless `config.initialization` names another scheme.
     """
     if name.endswith(".bias"):
         return np.zeros(stop - start, np.float32)
     if name.endswith("norm.weight"):
         return np.ones(stop - start, np.float32)
+    if config.initialization != "bert" and name not in EMBEDDINGS:
+        shape = parameter_shapes(config)[name]
+        return scheme_values(name, start, stop, shape, config.initialization, seed)
     return standard_normal(name, start, stop, seed) * np.float32(BERT_STD)

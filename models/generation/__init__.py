@@ -1,5 +1,21 @@
-"""Sampling text from a model."""
+"""Sampling text from a model: `Engine` for many texts at once, `generate` for one."""
 
-from models.generation.sampler import SamplingOptions, generate
+from models.generation.beams import Beam, beam_search
+from models.generation.engine import Engine, generate
+from models.generation.requests import Completion, Request, SamplingOptions, Token
+from models.generation.rollout import RolloutEngine
+from models.generation.voting import Vote, vote
 
-__all__ = ["SamplingOptions", "generate"]
+__all__ = [
+    "Beam",
+    "Completion",
+    "Engine",
+    "Request",
+    "RolloutEngine",
+    "SamplingOptions",
+    "Token",
+    "Vote",
+    "beam_search",
+    "generate",
+    "vote",
+]

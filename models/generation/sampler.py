@@ -1,93 +1,76 @@
-"""Token-by-token sampling with a key-value cache.
+"""From logits to tokens: all rows of a batch at once, each by a uniform number of its own.
 
-The draw for the n-th new token of a sequence is a pure function of (seed, n): it depends neither
-on what else is sampled nor on how often the process was restarted.
+The token is the one in whose share of [0, 1) the uniform falls (inverse of the cumulative distribution). A
+row's token depends on its own logits and uniform alone.
 
-Shapes: T time, V vocabulary.
+Shapes: B rows, V vocabulary, C candidates, the likeliest first.
 """
-
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from models.transformer import Transformer
-from seedbed.errors import UsageError
-from seedbed.randomness import uniform_of
+from models.generation.requests import SamplingOptions
+
+NUM_CANDIDATES = 1024
+"""For top-p: the likeliest tokens that are looked at before a row is sorted whole."""
 
 
-@dataclass(frozen=True)
-class SamplingOptions:
-    """How the next token is chosen. Temperature 0 is greedy; top_k 0 and top_p 1 keep all tokens."""
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature < math.inf:
-            raise UsageError(
-                f"temperature = {self.temperature} is not a number from 0", "use 0 (greedy) or more"
-            )
-        if self.top_k < 0:
-            raise UsageError(f"top_k = {self.top_k} is negative", "use 0 (all tokens) or more")
-        if not 0 < self.top_p <= 1:
-            raise UsageError(f"top_p = {self.top_p} is not in (0, 1]", "use 1 to keep all tokens")
+def sample(logits_BV: Tensor, options: SamplingOptions, uniforms: list[float]) -> Tensor:
+    """[B]: the token that each of `uniforms`, in [0, 1), picks from its row's truncated distribution."""
+    if options.temperature == 0:
+        return logits_BV.argmax(-1)
+    scores_BV = logits_BV.float() / options.temperature
+    uniforms_B = torch.tensor(uniforms, dtype=torch.float64, device=logits_BV.device)
+    if options.top_k or options.top_p < 1:
+        return _sample_sorted(scores_BV, options, uniforms_B)
+    weights_BV = scores_BV.softmax(-1)
+    if options.min_p:
+        weights_BV = weights_BV * (weights_BV >= options.min_p * weights_BV.amax(-1, keepdim=True))
+    return _pick(weights_BV, uniforms_B)
 
 
 def choose(logits_V: Tensor, options: SamplingOptions, uniform: float) -> int:
-    """The token that `uniform` in [0, 1) picks from the (truncated) distribution of `logits_V`."""
-    if options.temperature == 0:
-        return int(logits_V.argmax())
-    scores_V = logits_V.double() / options.temperature
-    sorted_V, order_V = scores_V.sort(descending=True, stable=True)
-    probabilities_V = sorted_V.softmax(-1)
+    """`sample` for a single row."""
+    return int(sample(logits_V[None], options, [uniform]))
+
+
+def log_probs_of(logits_BV: Tensor, tokens_B: Tensor, temperature: float) -> Tensor:
+    """[B]: log softmax(logits / temperature) at each row's token; temperature 0 counts as 1."""
+    # A softmax goes over a row in one way; a sum over one row alone would be divided among threads.
+    scores_BV = logits_BV / temperature if temperature not in (0, 1) else logits_BV
+    log_probs_BV = scores_BV.float().log_softmax(-1)
+    return log_probs_BV.gather(-1, tokens_B[:, None]).squeeze(-1)
+
+
+def _sample_sorted(scores_BV: Tensor, options: SamplingOptions, uniforms_B: Tensor) -> Tensor:
+    V = scores_BV.shape[-1]
+    num_candidates = min(V, options.top_k or NUM_CANDIDATES)
+    best_BC, order_BC = scores_BV.log_softmax(-1).topk(num_candidates)
     if options.top_k:
-        probabilities_V[options.top_k :] = 0
-    if options.top_p < 1:
-        before_V = probabilities_V.cumsum(-1) - probabilities_V
-        probabilities_V[before_V >= options.top_p] = 0
-    cumulative_V = probabilities_V.cumsum(-1)
-    index = int(torch.searchsorted(cumulative_V, uniform * cumulative_V[-1], right=True))
-    return int(order_V[min(index, int(probabilities_V.count_nonzero()) - 1)])
+        return _pick_sorted(best_BC.softmax(-1), order_BC, options, uniforms_B)
+    weights_BC = best_BC.exp()
+    tokens_B = _pick_sorted(weights_BC, order_BC, options, uniforms_B)
+    # Only a row that is flatter than most needs all of its tokens sorted.
+    flat_B = weights_BC.sum(-1) < options.top_p
+    if num_candidates < V and flat_B.any():
+        sorted_BV, order_BV = scores_BV[flat_B].sort(descending=True, stable=True)
+        tokens_B[flat_B] = _pick_sorted(sorted_BV.softmax(-1), order_BV, options, uniforms_B[flat_B])
+    return tokens_B
 
 
-@torch.no_grad()
-def generate(
-    model: Transformer,
-    prompt: list[int],
-    *,
-    max_new_tokens: int,
-    options: SamplingOptions | None = None,
-    seed: int = 0,
-    stop_id: int | None = None,
-) -> Iterator[int]:
-    """Yield new tokens one at a time, up to `stop_id` (not yielded), `max_new_tokens` or the context's end.
+def _pick_sorted(
+    weights_BC: Tensor, order_BC: Tensor, options: SamplingOptions, uniforms_B: Tensor
+) -> Tensor:
+    """Truncate by top-p and min-p, then pick."""
+    before_BC = weights_BC.cumsum(-1, dtype=torch.float64) - weights_BC
+    kept_BC = (before_BC < options.top_p) & (weights_BC >= options.min_p * weights_BC[:, :1])
+    return order_BC.gather(-1, _pick(weights_BC * kept_BC, uniforms_B)[:, None]).squeeze(-1)
 
-    Raises UsageError when the prompt is empty or leaves no room in the context.
-    """
-    options = options or SamplingOptions()
-    context = model.config.context
-    if not prompt:
-        raise UsageError("the prompt is empty", "start with the end-of-text token to sample from nothing")
-    if len(prompt) >= context:
-        raise UsageError(
-            f"the prompt has {len(prompt)} tokens and the model's context is {context}", "shorten the prompt"
-        )
-    if max(prompt) >= model.config.vocab_size:
-        raise UsageError(
-            f"token {max(prompt)} is outside the model's vocabulary of {model.config.vocab_size}",
-            "encode the prompt with the tokenizer that the model was trained with",
-        )
-    device = model.embedding.weight.device
-    cache = model.new_cache(1)
-    step_input = torch.tensor([prompt], device=device)
-    for count in range(min(max_new_tokens, context - len(prompt))):
-        logits_V = model(step_input, cache)[0, -1]
-        token = choose(logits_V, options, uniform_of(seed, "sample", count))
-        if token == stop_id:
-            return
-        yield token
-        step_input = torch.tensor([[token]], device=device)
+
+def _pick(weights_BV: Tensor, uniforms_B: Tensor) -> Tensor:
+    """[B]: where the sum of weights passes `uniform` times their total; never where the weight is 0."""
+    cumulative_BV = weights_BV.cumsum(-1, dtype=torch.float64)
+    total_B1 = cumulative_BV[:, -1:]
+    # Rounding must not lead past the last token that has a weight.
+    target_B1 = torch.minimum(uniforms_B[:, None] * total_B1, total_B1.nextafter(torch.zeros_like(total_B1)))
+    return torch.searchsorted(cumulative_BV, target_B1, right=True).squeeze(-1)

@@ -17,12 +17,18 @@ from models.hf.format import Format
 from models.hf.gpt import GPT1, GPT2
 from models.hf.llama import LLAMA, MISTRAL, QWEN2, QWEN3
 from models.hf.mixtral import MIXTRAL
+from models.hf.qwen_moe import QWEN2_MOE, QWEN3_MOE
 from models.hf.rules import Rule, expand
 from models.hf.settings import Settings
 from models.sizes import parameter_shapes
 from seedbed.errors import ConfigError, DataError
 
-FORMATS = {one.model_type: one for one in (GPT1, GPT2, LLAMA, MISTRAL, MIXTRAL, QWEN2, QWEN3, DEEPSEEK_V2)}
+FORMATS = {
+    one.model_type: one
+    for one in (
+        GPT1, GPT2, LLAMA, MISTRAL, MIXTRAL, QWEN2, QWEN3, QWEN2_MOE, QWEN3_MOE, DEEPSEEK_V2
+    )
+}  # fmt: skip
 
 
 class Imported(NamedTuple):

@@ -18,6 +18,7 @@ from models.hf.format import Format
 from models.hf.llama import (
     BLOCK,
     DENSE_MLP,
+    EXPERTS,
     FREQUENCIES,
     LAYER,
     MLP,
@@ -25,7 +26,7 @@ from models.hf.llama import (
     common_fields,
     common_settings,
 )
-from models.hf.rules import STACKED, Rule, Transform, rule
+from models.hf.rules import Rule, Transform, rule
 from models.hf.settings import Settings, rope_settings, yarn_length
 
 
@@ -86,11 +87,7 @@ COMMON = (
     rule(f"{THEIRS}.kv_a_layernorm.weight", f"{OURS}.latent_norm.weight"),
     rule(f"{THEIRS}.kv_b_proj.weight", (f"{OURS}.key.weight", f"{OURS}.value.weight"), KEYS_AND_VALUES),
     rule(f"{THEIRS}.o_proj.weight", f"{OURS}.output.weight"),
-    rule(f"{LAYER}.mlp.gate.weight", f"{BLOCK}.mlp.router.weight"),
-    *(
-        rule(f"{LAYER}.mlp.experts.{{expert}}.{theirs}.weight", f"{BLOCK}.mlp.experts.{ours}", STACKED)
-        for theirs, ours in MLP.items()
-    ),
+    *EXPERTS,
     *(
         rule(f"{LAYER}.mlp.shared_experts.{theirs}.weight", f"{BLOCK}.mlp.shared.{ours}.weight")
         for theirs, ours in MLP.items()

@@ -4,7 +4,7 @@ from typing import Any
 
 from models.config import ModelConfig
 from models.hf.format import Format
-from models.hf.rules import Rule, rule
+from models.hf.rules import STACKED, Rule, rule
 from models.hf.settings import Settings, rope_fields, rope_settings
 from seedbed.errors import DataError
 
@@ -35,6 +35,14 @@ DENSE_MLP = tuple(
     rule(f"{LAYER}.mlp.{theirs}.{part}", f"{BLOCK}.mlp.{ours}.{part}")
     for theirs, ours in MLP.items()
     for part in ("weight", "bias")
+)
+# As DeepSeek and Qwen name them.
+EXPERTS = (
+    rule(f"{LAYER}.mlp.gate.weight", f"{BLOCK}.mlp.router.weight"),
+    *(
+        rule(f"{LAYER}.mlp.experts.{{expert}}.{theirs}.weight", f"{BLOCK}.mlp.experts.{ours}", STACKED)
+        for theirs, ours in MLP.items()
+    ),
 )
 RULES: tuple[Rule, ...] = (*OUTSIDE, *SELF_ATTENTION, *DENSE_MLP)
 

@@ -4,6 +4,12 @@ Read format.py, then bert.py, whose tables are the whole knowledge of four famil
 both ways, and refuses by name whatever does not fit. Folders are read and written by `models.hf.files`.
 """
 
-from models.hf_encoders.convert import Imported, export_encoder, import_encoder, supported_architectures
+from models.hf_encoders.convert import (
+    FORMATS,
+    Imported,
+    export_encoder,
+    import_encoder,
+    supported_architectures,
+)
 
-__all__ = ["Imported", "export_encoder", "import_encoder", "supported_architectures"]
+__all__ = ["FORMATS", "Imported", "export_encoder", "import_encoder", "supported_architectures"]

@@ -11,6 +11,8 @@ from models.hf_encoders.format import Setting, expand, read_settings
 from seedbed.errors import ConfigError, DataError
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
+# What a config.json without labels means.
+HF_NUM_LABELS = 2
 SUFFIXES = {
     "none": "Model",
     "masked_lm": "ForMaskedLM",
@@ -221,7 +223,7 @@ class BertFormat:
         settings |= {"model_type": self.family, "architectures": [self.class_prefix + self._suffixes[head]]}
         settings["tie_word_embeddings"] = True
         num_labels = fields["num_labels"]
-        if num_labels != EncoderConfig.model_fields["num_labels"].default:
+        if num_labels != HF_NUM_LABELS:
             settings["id2label"] = {str(i): f"LABEL_{i}" for i in range(num_labels)}
             settings["label2id"] = {f"LABEL_{i}": i for i in range(num_labels)}
         return settings
@@ -245,7 +247,7 @@ class BertFormat:
             "embedding_width": config.embedding_size if albert else config.embedding_width,
             "num_groups": config.num_blocks if albert else config.num_groups,
             "head": head,
-            "num_labels": 1 if config.head == "reward" else config.num_labels,
+            "num_labels": 1 if config.head == "reward" else config.num_labels or HF_NUM_LABELS,
         }
 
     def copies(self, config: EncoderConfig) -> dict[str, str]:

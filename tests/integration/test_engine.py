@@ -60,7 +60,7 @@ with process_group(rank, num_ranks, "cpu", folder / f"rendezvous-{num_ranks}", 6
             total += loss.item()
         losses.append(engine.sum_over_ranks([total])[0] / weights.sum().item())
         norms.append(engine.step(1e-2, weights.sum().item()))
-    evaluated = engine.evaluate(CausalLM(), TensorBatch(tokens, targets, weights))[0].item()
+    evaluated = engine.evaluate(CausalLM(), TensorBatch(tokens, targets, weights))["loss"].total.item()
     logits = engine.logits(tokens[:1])
     after = whole()
 torch_free = {

@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from data.tokenizers import train_tokenizer
+from seedbed.errors import DataError
+from training.checkpoint.exchange import import_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +91,17 @@ def test_what_cannot_be_imported_is_named(folder, tmp_path, seedbed_cli):
     assert "mamba" in outcome.stderr
     assert "llama" in outcome.stderr, "and what is supported"
     assert not (tmp_path / "model").exists()
+
+
+def test_a_special_token_without_an_id_is_refused(folder, tmp_path):
+    """Otherwise its id would lie beyond the embedding, and fail in the middle of a run."""
+    for name in ("eos_token", "pad_token"):
+        (folder / "tokenizer_config.json").write_text(json.dumps({name: {"content": "<|nowhere|>"}}))
+        with pytest.raises(DataError, match=f"nowhere.* as its {name}, which is not in the vocabulary"):
+            import_checkpoint(folder, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"eos_token": "<|endoftext|>", "bos_token": None})
+    )
+    import_checkpoint(folder, tmp_path / "model")
+    (folder / "tokenizer_config.json").unlink()

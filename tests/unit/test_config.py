@@ -2,9 +2,10 @@
 
 import pytest
 
+from models.families import CONFIGS
 from seedbed.errors import ConfigError
 from training.batch_layout import batch_layout
-from training.config import Config, identity_of, items, kind_of
+from training.config import Config, identity_of, items, kind_of, section_models
 from training.recipes import load_config, make_config, parse_toml, recipe_names, to_toml
 from training.schedules import learning_rate
 
@@ -60,8 +61,8 @@ def test_every_field_has_a_kind_and_a_description():
     assert kinds["run.steps"] == "schedule"
     assert kinds["engine.num_ranks"] == "placement"
     assert {"run.seed", "batch.tokens_per_step", "model.width", "optimizer.lr"} <= set(identity_of(Config()))
-    for section, info in Config.model_fields.items():
-        for field, inner in info.annotation.model_fields.items():
+    for section, model in [*section_models().items(), *(("model", config) for config in CONFIGS.values())]:
+        for field, inner in model.model_fields.items():
             assert inner.description, f"{section}.{field} has no docstring"
 
 

@@ -226,3 +226,26 @@ def test_vocabulary_is_that_of_the_tokenizer():
     with pytest.raises(DataError, match="its tokenizer is a byte-bpe") as raised:
         Vocabulary.of(train_tokenizer(iter(texts), 300))
     assert "wordpiece" in raised.value.fix
+
+
+def test_sentence_order_swaps_half_of_the_pairs(split):
+    """Otherwise ALBERT's task would be another one: B must be what follows A, or what precedes it."""
+    stream = BertStream(split, vocabulary(), CONTEXT, 0, pairs="sentence_order")
+    pairs = [stream.pair(position) for position in range(NUM_SAMPLES)]
+    assert close(sum(pair.is_next for pair in pairs), NUM_SAMPLES, 0.5)
+    for pair in pairs:
+        early, late = (pair.first, pair.second) if pair.is_next else (pair.second, pair.first)
+        assert early[1] == late[0]
+
+
+def test_without_pairs_a_sample_is_one_stretch(split):
+    """Otherwise RoBERTa's samples would end in text of another document."""
+    stream = BertStream(split, vocabulary(), CONTEXT, 0, pairs="none")
+    batch = stream.batch(0, 300)
+    assert not batch.segments.any()
+    assert not batch.pair_weights.any()
+    for row in range(300):
+        text = originals(batch)[row][batch.valid[row]]
+        assert text[0] == CLS
+        assert np.flatnonzero(text == SEP).tolist() == [len(text) - 1]
+        assert (np.diff(text[1:-1]) == 1).all()

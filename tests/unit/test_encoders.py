@@ -7,16 +7,10 @@ import pytest
 import torch
 
 from models import initialization
-from models.bert import (
-    EncoderConfig,
-    count_parameters,
-    flops_per_token,
-    initial_values,
-    make_encoder,
-    parameter_shapes,
-)
-from models.bert.config import FAMILIES, HEADS_ON_POOLER
-from models.bert.tasks import TASKS
+from models.bert.config import FAMILIES, HEADS_ON_POOLER, EncoderConfig
+from models.bert.initialization import initial_values
+from models.bert.sizes import count_parameters, flops_per_token, parameter_shapes
+from models.bert.tasks import TASKS, make_encoder
 from models.config import ModelConfig
 from models.heads import RewardModel, reward_shapes
 from seedbed.errors import UsageError

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from models.bert import EncoderConfig, make_encoder
+from models.bert.config import EncoderConfig
+from models.bert.tasks import make_encoder
 from models.hf_encoders import export_encoder, import_encoder
 from models.hf_encoders.bert import FORMATS
 from seedbed.errors import ConfigError, DataError

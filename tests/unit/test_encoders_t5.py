@@ -10,9 +10,11 @@ from safetensors.torch import load_file, save_file
 
 from models.hf_encoders import export_encoder, import_encoder
 from models.hf_encoders.t5 import T5Format
-from models.t5 import T5, T5Config, count_parameters, flops_per_token, initial_values, parameter_shapes
-from models.t5.model import shift_right
+from models.t5.config import T5Config
+from models.t5.initialization import initial_values
+from models.t5.model import T5, shift_right
 from models.t5.positions import distance_buckets
+from models.t5.sizes import count_parameters, flops_per_token, parameter_shapes
 from seedbed.errors import DataError
 
 TINY = {

@@ -44,6 +44,7 @@ DEEPSEEK = {
     "first_k_dense_replace": 1,
     "routed_scaling_factor": 2.0,
 }
+QWEN_MOE = {**LLAMA, "num_experts": 6, "moe_intermediate_size": 16}
 LLAMA3_ROPE = {
     "rope_theta": 10000.0,
     "rope_type": "llama3",
@@ -85,6 +86,12 @@ CASES = {
         {**LLAMA, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 0},
     ),
     "qwen3": ("Qwen3", {**LLAMA, "head_dim": 16}),
+    "qwen2_moe": (
+        "Qwen2Moe",
+        {**QWEN_MOE, "num_experts_per_tok": 2, "shared_expert_intermediate_size": 32},
+    ),
+    "qwen3_moe": ("Qwen3Moe", {**QWEN_MOE, "num_experts_per_tok": 3, "norm_topk_prob": True, "head_dim": 16}),
+    "qwen3_moe-dense-first": ("Qwen3Moe", {**QWEN_MOE, "num_experts_per_tok": 3, "mlp_only_layers": [0]}),
     "deepseek_v2": ("DeepseekV2", DEEPSEEK),
     "llama-yarn": ("Llama", {**LLAMA, "rope_parameters": YARN_ROPE, "head_dim": 16}),
     "deepseek_v2-yarn": (
@@ -139,9 +146,10 @@ def tokens() -> torch.Tensor:
 
 def test_every_format_has_a_reference():
     assert {CASES[case][0] for case in CASES} == {
-        "OpenAIGPT", "GPT2", "Llama", "Mistral", "Mixtral", "Qwen2", "Qwen3", "DeepseekV2"
+        "OpenAIGPT", "GPT2", "Llama", "Mistral", "Mixtral", "Qwen2", "Qwen3", "Qwen2Moe", "Qwen3Moe",
+        "DeepseekV2",
     }  # fmt: skip
-    assert len(FORMATS) == 8
+    assert len(FORMATS) == 10
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -163,7 +171,10 @@ def test_decoding_with_a_cache_is_the_references_too(folder, case):
     with torch.no_grad():
         expected = model(tokens()).logits
         cache = mine.new_cache(3)
-        parts = [mine(part, cache) for part in tokens().split([13, 1, 1, 4, 21], dim=1)]
+        parts = []
+        for part in tokens().split([13, 1, 1, 4, 21], dim=1):
+            view = cache.extend(range(3), [part.shape[1]] * 3)
+            parts.append(mine(part.reshape(1, -1), view).view(*part.shape, -1))
     torch.testing.assert_close(torch.cat(parts, 1), expected, atol=1e-5, rtol=0)
 
 
@@ -182,7 +193,7 @@ def test_a_round_trip_changes_no_bit(folder, case, tmp_path):
         assert torch.equal(again(tokens()).logits, model(tokens()).logits)
 
 
-@pytest.mark.parametrize("case", ["gpt2", "llama", "mixtral", "deepseek_v2"])
+@pytest.mark.parametrize("case", ["gpt2", "llama", "mixtral", "qwen2_moe", "deepseek_v2"])
 def test_loss_and_gradients_of_a_step_are_the_references(folder, case, tmp_path):
     """Training would go elsewhere from the same weights."""
     path, model = folder(case)
@@ -304,6 +315,23 @@ def test_folders_that_are_not_what_they_say_are_refused(folder, tmp_path, change
         import_model(altered(path, tmp_path, **changes))
 
 
+@pytest.mark.parametrize(
+    ("case", "settings", "said"),
+    [
+        ("qwen3_moe", {"mlp_only_layers": [1]}, r"dense layers \[1\]"),
+        ("qwen3_moe", {"decoder_sparse_step": 2}, "decoder_sparse_step = 2"),
+        ("qwen3_moe", {"use_sliding_window": True}, "use_sliding_window = True"),
+        ("qwen2_moe", {"shared_expert_intermediate_size": 33}, "33, which is no multiple"),
+        ("qwen2_moe", {"layer_types": ["full_attention", "sliding_attention"]}, "sliding window"),
+        ("qwen2_moe", {"num_experts": 7}, r"missing: model\.layers\.0\.mlp\.experts\.6"),
+    ],
+)
+def test_layers_of_experts_that_are_not_supported_are_refused(folder, tmp_path, case, settings, said):
+    path, _ = folder(case)
+    with pytest.raises(DataError, match=said):
+        import_model(altered(path, tmp_path, settings=settings))
+
+
 def test_code_of_a_folder_is_not_run_and_strange_keys_are_told(folder, tmp_path):
     path, _ = folder("llama")
     (tmp_path / "modeling_evil.py").write_text("raise SystemExit('ran')")
@@ -347,6 +375,9 @@ def test_damaged_weights_are_named(folder, tmp_path):
         ("llama", {"window": 8}, "model.window = 8"),
         ("llama", {"attention_temperature": 2.0}, "attention_temperature"),
         ("qwen2", {"head_width": 16}, "model.head_width = 16"),
+        ("llama", {"mup_base_width": 16, "mup_base_head_width": 8}, "model.mup_base_width = 16"),
+        ("qwen3_moe", {"window": 4}, "model.window = 4"),
+        ("qwen2_moe", {"shared_expert_gate": False}, "model.shared_expert_gate = False"),
     ],
 )
 def test_parts_that_an_architecture_lacks_are_not_exported(folder, tmp_path, case, changes, said):

@@ -36,6 +36,8 @@ PARTS = {
     "mixtral": ("mixtral", {**EXPERTS, "num_kv_heads": 2}),
     "qwen2": ("qwen2", {"num_kv_heads": 2}),
     "qwen3": ("qwen3", {"num_kv_heads": 2, "head_width": 16}),
+    "qwen2_moe": ("qwen2_moe", {**EXPERTS, "num_kv_heads": 2, "num_shared_experts": 2}),
+    "qwen3_moe": ("qwen3_moe", {**EXPERTS, "num_kv_heads": 2, "num_dense_layers": 1}),
     "latent": ("llama", {**LATENT, "window": 6}),
     "deepseek_v2": ("deepseek_v2", {**LATENT, **EXPERTS, "query_latent_width": 12, "value_width": 6}),
     "groups": ("deepseek_v2", {**LATENT, **GROUPS, "num_dense_layers": 0, "expert_scale": 2.0}),
@@ -132,7 +134,9 @@ def test_caches_of_gpt_3_have_the_known_sizes(num_layers, num_heads, sizes_mb):
 def test_a_cache_takes_the_bytes_that_were_planned(part):
     """Generation would run out of the memory that was planned for it."""
     model = tiny_of(part)
-    held = sum(b.numel() * b.element_size() for layer in model.new_cache(3) for b in layer.buffers_BGTK)
+    cache = model.new_cache(3)
+    cache.extend(range(3), [model.config.context] * 3)
+    held = sum(b.numel() * b.element_size() for layer in cache.buffers_MGSK for b in layer)
     assert held == kv_cache_bytes(model.config, 3, model.config.context, 4)
 
 
@@ -185,7 +189,10 @@ def test_cached_decoding_equals_the_full_computation(part, chunk):
     model = tiny_of(part)
     tokens = torch.randint(0, 101, (2, 12))
     cache = model.new_cache(2)
-    parts = [model(part, cache) for part in tokens.split(chunk, dim=1)]
+    parts = [
+        model(part.reshape(1, -1), cache.extend(range(2), [chunk] * 2)).view(2, chunk, -1)
+        for part in tokens.split(chunk, dim=1)
+    ]
     torch.testing.assert_close(torch.cat(parts, 1), model(tokens), atol=1e-5, rtol=0)
 
 
@@ -263,6 +270,7 @@ def test_prompts_that_cannot_be_continued_are_refused(prompt, said):
         ({"family": "mixtral", "num_expert_groups": 2, "groups_per_token": 3}, "groups_per_token"),
         ({"family": "mixtral", "num_dense_layers": 3}, "num_dense_layers = 3"),
         ({"num_shared_experts": 1}, "needs model.num_experts"),
+        ({"shared_expert_gate": True}, "needs model.num_shared_experts"),
         ({"rope_slow_turns": 4.0, "rope_scaling": "llama3"}, "rope_slow_turns"),
     ],
 )

@@ -1,12 +1,10 @@
 """Activation memory by arithmetic, against what PyTorch holds."""
 
-from functools import partial
-
 import pytest
 import torch
 import torch.nn.functional as F
+from checkpointed import checkpointed
 from live_tensors import LiveTensors
-from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from models.accounting import activation_memory
 from models.config import ModelConfig
@@ -21,32 +19,22 @@ MODELS = {
     "post-norm with dropout": {"family": "gpt1", "dropout": 0.1},
     "normalised heads": {"family": "qwen3", "head_width": 32, "num_kv_heads": 1},
     "experts": {"family": "mixtral", "expert_width": 96},
+    "gated shared experts": {
+        "family": "qwen2_moe", "num_experts": 4, "experts_per_token": 2, "expert_width": 48,
+        "num_shared_experts": 2,
+    },
     "latent": {
         "family": "deepseek_v2", "head_width": 16, "rope_width": 8, "value_width": 24, "latent_width": 32,
         "query_latent_width": 48,
         "num_experts": 4, "experts_per_token": 2, "expert_width": 48, "mlp_width": 128,
     },
 }  # fmt: skip
-PRODUCTS = {
-    torch.ops.aten.mm.default,
-    torch.ops.aten.addmm.default,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
-}
-
-
-def keep_products(_context, operation, *_args, **_kwargs):
-    return CheckpointPolicy.MUST_SAVE if operation in PRODUCTS else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def build(changes, policy="none"):
     torch.manual_seed(0)
     model = Transformer(ModelConfig(**{**SIZES, **changes}))
-    for block in model.blocks.values():
-        if policy == "full":
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-        elif policy == "selective":
-            contexts = partial(create_selective_checkpoint_contexts, keep_products)
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False, context_fn=contexts)
+    checkpointed(model.blocks.values(), policy)
     return model
 
 

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from test_objectives import assert_same, gradients
 
-from models.bert import EncoderConfig, make_encoder
+from models.bert.config import EncoderConfig
+from models.bert.tasks import make_encoder
 from training.objectives import LossSum
 from training.objectives.masked_lm import MASKED, PAIRS, MaskedBatch, MaskedLM
 

@@ -4,11 +4,13 @@ An imported folder becomes a directory with one step, which `generate`, `eval --
 like any other. Tensors keep the precision and the bits of the files, both ways.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
 from data.tokenizers import Tokenizer, find_tokenizer, load_tokenizer
-from models.hf import export_model, import_model
+from models.config import ModelConfig
+from models.huggingface import export_folder, import_folder
 from seedbed.errors import CheckpointError, DataError, UsageError
 from training.checkpoint.layout import resolve
 from training.checkpoint.reader import Checkpoint
@@ -19,6 +21,8 @@ from training.recipes import make_config, parse_toml, to_toml
 
 # What goes with a tokenizer in a Hugging Face folder, chat template included, and is carried along.
 COMPANIONS = ("tokenizer_config.json", "chat_template.jinja", "generation_config.json")
+LABELS = "labels.json"
+"""The names of a classifier's labels, in the order of their numbers."""
 
 
 def import_checkpoint(folder: Path, out: Path) -> tuple[Path, list[str]]:
@@ -29,7 +33,7 @@ def import_checkpoint(folder: Path, out: Path) -> tuple[Path, list[str]]:
     """
     if out.exists() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty", "choose another directory")
-    imported = import_model(folder)
+    imported = import_folder(folder)
     file = find_tokenizer(folder)
     tokenizer = load_tokenizer(file)
     if tokenizer.vocab_size > imported.config.vocab_size:
@@ -37,6 +41,7 @@ def import_checkpoint(folder: Path, out: Path) -> tuple[Path, list[str]]:
             f"{file} has {tokenizer.vocab_size:,} tokens, and the model {imported.config.vocab_size:,}",
             "give the tokenizer that belongs to the model",
         )
+    _refuse_unknown_tokens(folder, tokenizer)
     config = Config(model=imported.config)
     attachments = {"config.toml": to_toml(config).encode(), tokenizer.file_name: tokenizer.to_bytes()}
     attachments |= {name: (folder / name).read_bytes() for name in COMPANIONS if (folder / name).is_file()}
@@ -57,6 +62,28 @@ def import_checkpoint(folder: Path, out: Path) -> tuple[Path, list[str]]:
             f"cannot write {out}: {failures[0]}", "make room there, or choose another directory"
         )
     return resolve(out), imported.notices
+
+
+def _refuse_unknown_tokens(folder: Path, tokenizer: Tokenizer) -> None:
+    """Raises DataError for special tokens that tokenizer_config.json names and the vocabulary lacks.
+
+    Readers of Hugging Face folders give them ids of their own, which the embedding may have no rows for.
+    """
+    path = folder / "tokenizer_config.json"
+    if not path.is_file():
+        return
+    try:
+        named = json.loads(path.read_text(encoding="utf-8"))
+        tokens = {key: value for key, value in named.items() if key.endswith("_token")}
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} is not a JSON object: {error}", "copy the folder again") from error
+    for key, value in tokens.items():
+        token = value.get("content") if isinstance(value, dict) else value
+        if isinstance(token, str) and token not in tokenizer:
+            raise DataError(
+                f"{path} names {token!r} as its {key}, which is not in the vocabulary",
+                "give the tokenizer that belongs to the model, or take the line out",
+            )
 
 
 def _manifest(config: Config, tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
@@ -88,8 +115,14 @@ def export_checkpoint(path: Path, out: Path) -> Path:
     file = find_tokenizer(checkpoint.path)
     content = checkpoint.read_file(file.name)
     tokenizer = load_tokenizer(file, content=content)
-    end = tokenizer.end_of_text_id
-    export_model(config.model, tensors, out, settings={"bos_token_id": end, "eos_token_id": end})
+    settings: dict[str, Any] = {}
+    if isinstance(config.model, ModelConfig):
+        settings = dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.end_of_text_id)
+    if (checkpoint.path / LABELS).is_file():
+        labels = json.loads(checkpoint.read_file(LABELS))
+        settings["id2label"] = {str(number): label for number, label in enumerate(labels)}
+        settings["label2id"] = {label: number for number, label in enumerate(labels)}
+    export_folder(config.model, tensors, out, settings)
     (out / file.name).write_bytes(content)
     for name in COMPANIONS:
         if (checkpoint.path / name).is_file():

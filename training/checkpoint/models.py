@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from data.tokenizers import find_tokenizer
+from models.families import build
 from models.transformer import Transformer
-from seedbed.errors import CheckpointError
+from seedbed.errors import CheckpointError, UsageError
 from training.checkpoint.layout import resolve
 from training.checkpoint.reader import Checkpoint
 from training.config import Config
@@ -18,13 +20,22 @@ from training.recipes import make_config, parse_toml
 class LoadedModel:
     """A model in eval mode on the CPU (fp32), with what belongs to it."""
 
-    model: Transformer
+    model: nn.Module
     config: Config
     path: Path
     step: int
     tokenizer_path: Path
     dataset_path: Path
     dataset_digest: str
+
+    def decoder(self) -> Transformer:
+        """The model, if it writes text token after token; UsageError for another kind."""
+        if not isinstance(self.model, Transformer):
+            raise UsageError(
+                f"{self.path} holds a {self.config.model.family}, which does not write text token by token",
+                "give the checkpoint of a decoder, such as a gpt2 or a llama",
+            )
+        return self.model
 
 
 def load_model(path: Path) -> LoadedModel:
@@ -38,7 +49,7 @@ def load_model(path: Path) -> LoadedModel:
     tokenizer_path = find_tokenizer(checkpoint.path)
     checkpoint.read_file(tokenizer_path.name)
     with torch.device("meta"):
-        model = Transformer(config.model)
+        model = build(config.model)
     names = {name for name, _ in model.named_parameters()}
     extra = {name.removeprefix("model/") for name in checkpoint.names("model/")} - names
     if extra:

@@ -1,15 +1,15 @@
 """What an engine is: the one place that knows how a model is spread over processes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from training.config import Config
-from training.objectives import Objective, TensorBatch
+from training.objectives import LossSum, Objective
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Engine(Protocol):
         """Give each rank its part of the initial weights, and forget all optimizer state."""
         ...
 
-    def micro_batch(self, objective: Objective, batch: TensorBatch, *, last: bool) -> tuple[Tensor, Tensor]:
+    def micro_batch(self, objective: Objective, batch: Any, *, last: bool) -> tuple[Tensor, Tensor]:
         """Forward and backward of one micro-batch; gradients of the *summed* loss accumulate.
 
         Returns this micro-batch's (loss sum, weight), detached. `last` marks the last one of a step.
@@ -76,8 +76,8 @@ class Engine(Protocol):
         """
         ...
 
-    def evaluate(self, objective: Objective, batch: TensorBatch) -> tuple[Tensor, Tensor]:
-        """(loss sum, weight) of one micro-batch, without gradients or dropout."""
+    def evaluate(self, objective: Objective, batch: Any) -> dict[str, LossSum]:
+        """The objective's scores of one micro-batch, without gradients or dropout."""
         ...
 
     def logits(self, tokens: Tensor) -> Tensor:
@@ -96,6 +96,6 @@ class Engine(Protocol):
         """This rank's shards of weights, and of optimizer state; every element is held by one rank."""
         ...
 
-    def load_state(self, read: ReadShard, *, optimizer: bool = True) -> None:
-        """Fill weights, and optimizer state, from `read`."""
+    def load_state(self, read: ReadShard, *, optimizer: bool = True, keep: Collection[str] = ()) -> None:
+        """Fill weights, and optimizer state, from `read`; parameters named in `keep` stay as they are."""
         ...

@@ -5,8 +5,9 @@ same policy that every engine uses.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import cast
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -16,9 +17,10 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from models.families import learning_rate_scale
 from training.config import Config
 from training.engines.base import Draw, Group, ReadShard, Shard
-from training.objectives import Objective, TensorBatch
+from training.objectives import LossSum, Objective
 from training.optimizers import make_optimizer
 
 
@@ -33,7 +35,8 @@ class FsdpEngine:
         self.precision = config.engine.precision
         # Taken once: while parameters are gathered, the modules hold the whole ones in their place.
         self._parameters = list(model.named_parameters())
-        self.optimizer = make_optimizer(self._parameters, config.optimizer)
+        lr_scale = partial(learning_rate_scale, config.model)
+        self.optimizer = make_optimizer(self._parameters, config.optimizer, lr_scale)
 
     @classmethod
     def prepare(
@@ -43,7 +46,7 @@ class FsdpEngine:
             model = build()
         mesh = init_device_mesh(group.device.type, (group.num_ranks,), mesh_dim_names=("shard",))
         reshard = config.engine.reshard_after_forward
-        for block in cast(nn.ModuleDict, model.blocks).values():
+        for block in _blocks(model):
             fully_shard(block, mesh=mesh, reshard_after_forward=reshard)
         fully_shard(model, mesh=mesh, reshard_after_forward=False)
         if hasattr(model, "hidden"):
@@ -72,7 +75,7 @@ class FsdpEngine:
             return torch.autocast(self.group.device.type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
 
-    def micro_batch(self, objective: Objective, batch: TensorBatch, *, last: bool) -> tuple[Tensor, Tensor]:
+    def micro_batch(self, objective: Objective, batch: Any, *, last: bool) -> tuple[Tensor, Tensor]:
         self.model.train()
         cast(FSDPModule, self.model).set_requires_gradient_sync(last)
         with self._autocast():
@@ -88,15 +91,15 @@ class FsdpEngine:
             clip = min(1.0, self.clip_norm / (norm + 1e-6)) if self.clip_norm else 1.0
             torch._foreach_mul_(gradients, clip / total_weight)
             for parameter_group in self.optimizer.param_groups:
-                parameter_group["lr"] = lr
+                parameter_group["lr"] = lr * parameter_group["lr_scale"]
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
     @torch.no_grad()
-    def evaluate(self, objective: Objective, batch: TensorBatch) -> tuple[Tensor, Tensor]:
+    def evaluate(self, objective: Objective, batch: Any) -> dict[str, LossSum]:
         with self._inference():
-            return objective.loss(self.model, batch)
+            return objective.scores(self.model, batch)
 
     @torch.no_grad()
     def logits(self, tokens: Tensor) -> Tensor:
@@ -134,10 +137,12 @@ class FsdpEngine:
         local, shape, offsets = _local(tensor)
         return Shard(name, local, shape, offsets)
 
-    def load_state(self, read: ReadShard, *, optimizer: bool = True) -> None:
+    def load_state(self, read: ReadShard, *, optimizer: bool = True, keep: Collection[str] = ()) -> None:
         if optimizer:
             self._create_optimizer_state()
         for name, parameter in self._parameters:
+            if name in keep:
+                continue
             _fill(f"model/{name}", parameter, read)
             if optimizer:
                 for moment, value in self.optimizer.state[parameter].items():
@@ -152,6 +157,12 @@ class FsdpEngine:
             parameter_group["lr"] = 0.0
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+
+def _blocks(model: nn.Module) -> list[nn.Module]:
+    """The layers of every stack: a decoder's, an encoder's, or those of both halves of a T5."""
+    stacks = (module for name, module in model.named_modules() if name.split(".")[-1] == "blocks")
+    return [block for stack in stacks for block in stack.children()]
 
 
 def _sharded_modules(model: nn.Module) -> list[FSDPModule]:

@@ -8,8 +8,8 @@ A loss of several parts that are means over different things (predicted tokens a
 say) is made one sum by `combine`, which has to know the weights of the whole step.
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -35,9 +35,30 @@ class TensorBatch(NamedTuple):
 
 
 class Objective(Protocol):
-    """Anything that can be trained."""
+    """Anything that can be trained. A batch is a NamedTuple of tensors, as its task makes them."""
 
-    def loss(self, model: nn.Module, batch: TensorBatch) -> LossSum: ...
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """The scores that are losses: the sum of their means is the loss of a validation."""
+
+    def loss(self, model: nn.Module, batch: Any) -> LossSum:
+        """What is differentiated."""
+
+    def scores(self, model: nn.Module, batch: Any) -> dict[str, LossSum]:
+        """What validation reports of a model in eval mode: each a mean over all held-out samples."""
+
+
+def with_step_weights(
+    batches: Sequence[Any], sum_over_ranks: Callable[[list[float]], list[float]]
+) -> Sequence[Any]:
+    """The micro-batches of a step, each told the whole step's weights where a loss has several parts."""
+    if not hasattr(batches[0], "part_weights"):
+        return batches
+    own = [batch.part_weights() for batch in batches]
+    names = list(own[0])
+    sums = sum_over_ranks([sum(weights[name].item() for weights in own) for name in names])
+    step_weights = dict(zip(names, sums, strict=True))
+    return [batch._replace(step_weights=step_weights) for batch in batches]
 
 
 def combine(parts: Mapping[str, LossSum], step_weights: Mapping[str, float]) -> LossSum:

@@ -19,6 +19,7 @@ class CausalLM:
     cross-entropy, so that validation losses of all runs mean the same.
     """
 
+    losses = ("loss",)
     num_chunks: int = 1
     """Parts in which logits are computed; 1 computes them all at once, by the model's own forward."""
     label_smoothing: float = 0.0
@@ -28,6 +29,9 @@ class CausalLM:
     """Coefficient of the experts' balance loss, each sequence's weighted like its tokens; 0.01 in Switch."""
     router_z_loss: float = 0.0
     """Coefficient of log^2 Z of the routers' logits, likewise; 1e-3 in ST-MoE."""
+
+    def scores(self, model: nn.Module, batch: TensorBatch) -> dict[str, LossSum]:
+        return {"loss": self.loss(model, batch)}
 
     def loss(self, model: nn.Module, batch: TensorBatch) -> LossSum:
         inputs: dict[str, Any] = {"positions": batch.positions, "documents": batch.documents}

@@ -39,12 +39,17 @@ class Distillation:
     of both are computed in `num_chunks` parts, and none are held whole when there are several.
     """
 
+    losses = ("loss",)
+
     def __init__(
         self, teacher: Transformer, *, temperature: float = 2.0, soft_share: float = 0.5, num_chunks: int = 1
     ) -> None:
         self.teacher = teacher.eval().requires_grad_(False)
         self.temperature, self.soft_share, self.num_chunks = temperature, soft_share, num_chunks
         self.text = CausalLM(num_chunks)
+
+    def scores(self, model: nn.Module, batch: TensorBatch) -> dict[str, LossSum]:
+        return {"loss": self.text.loss(model, batch)}
 
     def loss(self, model: nn.Module, batch: TensorBatch) -> LossSum:
         if not model.training:

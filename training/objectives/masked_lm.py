@@ -56,8 +56,12 @@ class MaskedLM:
     `loss` is in units of masked pieces; `parts` keeps the two sums apart, for validation and reports.
     """
 
+    losses = (MASKED, PAIRS)
     label_smoothing: float = 0.0
     z_loss: float = 0.0
+
+    def scores(self, model: nn.Module, batch: MaskedBatch) -> dict[str, LossSum]:
+        return self.parts(model, batch)
 
     def loss(self, model: nn.Module, batch: MaskedBatch) -> LossSum:
         step_weights = batch.step_weights

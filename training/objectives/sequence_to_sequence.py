@@ -32,10 +32,14 @@ class SequenceToSequence:
     Label smoothing and z-loss belong to training; a model in eval mode is given the plain cross-entropy.
     """
 
+    losses = ("loss",)
     start_id: int
     """What the decoder is given to begin with; T5 takes its padding token."""
     label_smoothing: float = 0.0
     z_loss: float = 0.0
+
+    def scores(self, model: nn.Module, batch: SequenceToSequenceBatch) -> dict[str, LossSum]:
+        return {"loss": self.loss(model, batch)}
 
     def loss(self, model: nn.Module, batch: SequenceToSequenceBatch) -> LossSum:
         smoothing, z_loss = (self.label_smoothing, self.z_loss) if model.training else (0.0, 0.0)

@@ -9,10 +9,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from models.families import CONFIGS, FAMILIES, kind_of
 from seedbed.errors import ConfigError, nearest
-from training.config import Config
+from training.config import Config, section_models
 
 Tables = dict[str, dict[str, Any]]
 
@@ -105,7 +106,8 @@ def make_config(tables: Tables, origin: str = "configuration") -> Config:
     except ValidationError as error:
         lines = []
         for problem in error.errors():
-            name = ".".join(str(part) for part in problem["loc"])
+            # The kind of model that stands between the table and its field is ours, not the user's.
+            name = ".".join(str(part) for part in problem["loc"] if part not in CONFIGS)
             message = problem["msg"].removeprefix("Value error, ")
             message = message.replace("a valid tuple", 'a list, such as \'["a", "b"]\'')
             given = f" (given: {problem['input']!r})" if name.count(".") == 1 else ""
@@ -118,7 +120,16 @@ def _sections() -> list[str]:
 
 
 def _refuse_unknown_keys(tables: Tables, origin: str) -> None:
-    all_keys = [f"{s}.{f}" for s, model in _section_models().items() for f in model.model_fields]
+    model = tables.get("model", {})
+    if kind_of(model) is None:
+        family = model["family"]
+        guess = nearest(str(family), list(FAMILIES))
+        raise ConfigError(
+            f"{origin}: there is no model.family = {family!r}",
+            (f"did you mean '{guess}'? " if guess else "") + f"the families are: {', '.join(FAMILIES)}",
+        )
+    sections = section_models(model)
+    all_keys = [f"{name}.{field}" for name, section in sections.items() for field in section.model_fields]
     for section, fields in tables.items():
         if section not in _sections() and not fields:
             guess = nearest(section, _sections())
@@ -135,10 +146,6 @@ def _refuse_unknown_keys(tables: Tables, origin: str) -> None:
                 f"{origin}: unknown key '{name}'",
                 f"did you mean '{guess}'?" if guess else f"sections: {', '.join(_sections())}",
             )
-
-
-def _section_models() -> dict[str, type[BaseModel]]:
-    return {name: info.annotation for name, info in Config.model_fields.items()}  # type: ignore[misc]
 
 
 def to_toml(config: Config) -> str:

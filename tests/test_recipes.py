@@ -1,0 +1,107 @@
+"""Every shipped recipe is read, sized and planned as it stands, and run for two steps when shrunken."""
+
+import math
+
+import pytest
+
+from models.families import count_parameters, parameter_shapes
+from seedbed.randomness import generator
+from training.loop import fit
+from training.metrics import surviving_rows
+from training.prepare import planned, sized, start
+from training.processes import process_group
+from training.recipes import description_of, load_config, recipe_names
+
+PARAMETERS = {
+    "gpt2-124m": 124_439_808,
+    "gpt2-1.5b": 1_557_611_200,
+    "llama-8b": 8_030_261_248,
+    # With the heads of its two tasks: 109,482,240 without.
+    "bert-base": 109_482_240 + 768 * 768 + 768 + 2 * 768 + 30_522 + 2 * 768 + 2,
+    "t5-small": 60_506_624,
+}
+
+SMALLER = {
+    "run.steps": 2,
+    "data.hf_config": "",
+    "data.near_duplicate_threshold": 0,
+    "data.holdout_fraction": 0.2,
+    "data.tokenizer": "",
+    "data.vocab_size": 400,
+    "model.num_layers": 2,
+    "model.width": 32,
+    "model.num_heads": 4,
+    "model.mlp_width": 48,
+    "model.context": 32,
+    "model.vocab_size": 0,
+    "batch.tokens_per_step": 128,
+    "batch.micro_batch_size": 2,
+    "engine.num_ranks": 1,
+    "engine.precision": "fp32",
+    "eval.every_steps": 2,
+    "eval.num_samples": 4,
+    "tracking.mlflow": "false",
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Two folders of texts, which are their labels."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for number in range(60):
+        words = generator(number, "text").integers(300, size=120)
+        text = ". ".join(" ".join(f"w{word}" for word in words[i : i + 8]) for i in range(0, 120, 8))
+        file = folder / ("left" if number % 2 else "right") / f"{number}.txt"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+    return folder
+
+
+def shrunken(name, corpus):
+    config = load_config(name)
+    kind = "wordpiece" if config.model.family == "bert" else "byte-bpe"
+    values = {**SMALLER, "data.source": corpus, "data.tokenizer_kind": kind}
+    if config.model.family == "t5":
+        values["model.head_size"] = 8
+    else:
+        values["model.num_kv_heads"] = min(2, getattr(config.model, "num_kv_heads", 0))
+    if config.model.family == "bert":
+        del values["model.num_kv_heads"]
+    if config.objective.name == "classification" or config.objective.min_documents_per_label > 1:
+        values["objective.min_documents_per_label"] = 2
+    return [f"{key}={value}" for key, value in values.items()]
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_is_planned_as_it_stands(name, tmp_path):
+    """Otherwise a recipe for a cluster would fail there, or cost other than was said."""
+    config = sized(load_config(name))
+    assert description_of(name)
+    count = count_parameters(config.model)
+    assert count.total == sum(math.prod(shape) for shape in parameter_shapes(config.model).values())
+    assert count.total == PARAMETERS.get(name, count.total)
+    assert config.data.source == "stdlib" or config.model.vocab_size
+    assert config.engine.num_ranks <= config.batch.tokens_per_step // config.model.context
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_trains(name, corpus, tmp_path, monkeypatch):
+    """Otherwise its parts would not fit together when the machines are paid for."""
+    from training.trainer import Trainer
+
+    monkeypatch.setenv("SEEDBED_CACHE", str(tmp_path / "cache"))
+    run, _ = start(name, shrunken(name, corpus), tmp_path / "run")
+    with process_group(0, 1, "cpu", tmp_path / "rendezvous", 60) as group:
+        fit(Trainer(run, group, 0, NeverStopped()))
+    rows = surviving_rows(run.path)
+    assert [row["step"] for row in rows if row["kind"] == "train"] == [1, 2]
+    assert all(math.isfinite(row["loss"]) for row in rows if row["kind"] == "train")
+    assert any(row["kind"] == "eval" and math.isfinite(row["val_loss"]) for row in rows)
+    plan = planned(run.config(), tmp_path)
+    assert plan["memory_bytes_per_device"]["activations"] > 0
+
+
+class NeverStopped:
+    """In this process, signals are the test runner's own."""
+
+    is_set = False

@@ -1,0 +1,84 @@
+"""Choosing the label of a document, with an encoder that has a head for it."""
+
+import json
+
+import torch
+
+from data.batches import Stream
+from data.bert_masking import Vocabulary
+from data.config import OrderConfig
+from data.labelled import LabelledBatch, LabelledStream, count_labels
+from data.split import Split
+from models.bert.config import EncoderConfig
+from models.families import AnyModelConfig
+from seedbed.errors import ConfigError
+from training.checkpoint.exchange import LABELS
+from training.config import Config
+from training.objectives import Objective
+from training.objectives.classification import Classification, ClassificationBatch
+from training.tasks.base import Datasets
+from training.tasks.vocabulary import first, with_vocabulary
+
+
+class ClassificationTask:
+    """Documents that have a label with at least `objective.min_documents_per_label` of them."""
+
+    def __init__(self, config: Config, datasets: Datasets) -> None:
+        self.config = config
+        self._words = Vocabulary.of(first(datasets).tokenizer())
+        self.labels = labels_of(config, datasets)
+
+    @classmethod
+    def filled_in(cls, config: Config, datasets: Datasets) -> AnyModelConfig:
+        assert isinstance(config.model, EncoderConfig)
+        labels, given = labels_of(config, datasets), config.model.num_labels
+        if given and given != len(labels):
+            raise ConfigError(
+                f"model.num_labels = {given}, but the data have {len(labels)} labels: "
+                + ", ".join(labels[:20]),
+                "leave model.num_labels at 0 (those of the data)",
+            )
+        model = config.model.model_copy(update={"num_labels": len(labels)})
+        return with_vocabulary(model, datasets)
+
+    def objective(self, device: torch.device) -> Objective:
+        return Classification(self.config.objective.label_smoothing)
+
+    def stream(self, split: Split, order: OrderConfig) -> Stream[LabelledBatch]:
+        is_training = split.name == "train"
+        return LabelledStream(
+            split,
+            self.labels,
+            self._words,
+            self.config.model.context,
+            self.config.run.seed,
+            crop_at_random=is_training,
+        )
+
+    def tensors(self, batch: LabelledBatch) -> ClassificationBatch:
+        return ClassificationBatch(
+            torch.from_numpy(batch.tokens),
+            torch.from_numpy(batch.valid),
+            torch.from_numpy(batch.labels),
+            torch.from_numpy(batch.weights),
+        )
+
+    def scored_bytes(self, batch: ClassificationBatch) -> float:
+        return 0.0
+
+    def attachments(self) -> dict[str, bytes]:
+        return {LABELS: json.dumps(self.labels).encode()}
+
+
+def labels_of(config: Config, datasets: Datasets) -> tuple[str, ...]:
+    """The labels to tell apart, sorted; ConfigError when there are fewer than two."""
+    counts = count_labels(dataset.split("train") for dataset in datasets.values())
+    least = config.objective.min_documents_per_label
+    labels = tuple(sorted(label for label, count in counts.items() if count >= least))
+    if len(labels) < 2:
+        raise ConfigError(
+            f"the training documents have {len(counts)} labels, {len(labels)} of them on at least "
+            f"objective.min_documents_per_label = {least} documents: there is nothing to tell apart",
+            "build the data with data.label_field (of files: folder), or lower the number",
+        )
+    return labels
