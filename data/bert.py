@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from data.bert_masking import Vocabulary, mask
 from data.order import EpochOrder
 from data.split import Split
-from seedbed.errors import TooLittleData
+from seedbed.errors import ConfigError, TooLittleData
 from seedbed.randomness import generator
 
 # [CLS] A [SEP] B [SEP]
@@ -85,7 +85,10 @@ class BertStream:
         shuffle: bool = True,
     ) -> None:
         if context < NUM_SEPARATORS + 2:
-            raise ValueError(f"context must be at least {NUM_SEPARATORS + 2}, not {context}")
+            raise ConfigError(
+                f"model.context = {context} is too short for [CLS] A [SEP] B [SEP]",
+                f"use at least {NUM_SEPARATORS + 2}",
+            )
         if split.num_documents < (2 if pairs == "next_sentence" else 1):
             raise TooLittleData(
                 f"the {split.name} split has {split.num_documents} document, and next-sentence samples need "

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from data.bert_masking import Vocabulary
 from data.order import EpochOrder
 from data.split import Split
-from seedbed.errors import TooLittleData
+from seedbed.errors import ConfigError, TooLittleData
 from seedbed.randomness import generator
 
 # [CLS] text [SEP]
@@ -64,10 +64,17 @@ class LabelledStream:
         shuffle: bool = True,
         crop_at_random: bool = True,
     ) -> None:
+        if context <= NUM_SEPARATORS:
+            raise ConfigError(
+                f"model.context = {context} has no room for text beside [CLS] and [SEP]",
+                f"use at least {NUM_SEPARATORS + 1}",
+            )
         self.context, self._split, self._vocabulary, self._seed = context, split, vocabulary, seed
         self._crop_at_random = crop_at_random
         numbers = {label: number for number, label in enumerate(labels)}
-        found = [numbers.get(str(row.get("label")), -1) for row, _ in split.documents()]
+        found = [
+            numbers.get(row.get("label", ""), -1) if "label" in row else -1 for row, _ in split.documents()
+        ]
         labels_N = np.array(found, dtype=np.int64)
         lengths = split.lengths()[:, 0]
         chosen = labels_N >= 0

@@ -16,8 +16,8 @@ fast at every width, the decay of matrices with a smaller rate is larger by as m
 "How to set AdamW's weight decay as you scale model and dataset size"). Adam's epsilon is left alone: it must
 be small beside gradients, which shrink as the width grows.
 
-Taken for granted: hidden widths of MLPs and experts, and heads x head size, grow in proportion to the width;
-depth, vocabulary, context and the number of experts do not.
+Taken for granted: hidden widths of MLPs and experts, heads x head size, and heads of keys and values x
+head size, grow in proportion to the width; depth, vocabulary, context and the number of experts do not.
 """
 
 import math

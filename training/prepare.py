@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.mixture import MixtureStream
+from data.shards import Dataset
 from data.tokenizers import find_tokenizer, load_tokenizer
 from models.families import is_head, parameter_shapes
 from seedbed.errors import ConfigError, UsageError
 from seedbed.files import write_atomic, write_json
 from training.batch_layout import batch_layout
-from training.checkpoint.layout import abandon_after, list_steps, resolve, step_dir
+from training.checkpoint.layout import LABELS, abandon_after, list_steps, resolve, step_dir
 from training.config import Config, config_hash, differences, kind_of
 from training.datasets import (
     digest,
@@ -181,9 +182,10 @@ def _with_data(config: Config, *, rebuild: bool = False) -> tuple[Config, dict[s
         "data.tokenizer_fingerprint": next(iter(datasets.values())).tokenizer_fingerprint,
     }
     if config.objective.teacher:
-        teacher = resolve(Path(config.objective.teacher)).absolute()
-        identity["objective.teacher.hash"] = _verified(teacher).hash()
-        objective = config.objective.model_copy(update={"teacher": str(teacher)})
+        teacher = _verified(resolve(Path(config.objective.teacher)).absolute())
+        _check_tokenizer(teacher, next(iter(datasets.values())))
+        identity["objective.teacher.hash"] = teacher.hash()
+        objective = config.objective.model_copy(update={"teacher": str(teacher.path)})
         config = config.model_copy(update={"objective": objective})
     return config.model_copy(update={"data": data, "model": filled_in(config, datasets)}), identity
 
@@ -204,7 +206,11 @@ def planned(config: Config, run_path: Path) -> dict[str, Any]:
         ]
         if isinstance(stream, MixtureStream)
         else None,
-        "warnings": repetition_warnings(stream, num_samples) + holdout_stream(task, datasets, config)[1],
+        "warnings": [
+            *task.notices(),
+            *repetition_warnings(stream, num_samples),
+            *holdout_stream(task, datasets, config)[1],
+        ],
     }
     return plan
 
@@ -262,16 +268,25 @@ def _verified(step: Path) -> "Checkpoint":
 def _sound_checkpoint(path: Path, config: Config) -> tuple["Checkpoint", list[str]]:
     """A checkpoint that was verified and fits the model but for its head, and what it has no weights of."""
     checkpoint = _verified(resolve(path).resolve())
-    made_with = checkpoint.manifest["tokenizer_fingerprint"]
-    dataset = next(iter(open_datasets(config.data).values()))
-    if made_with != dataset.tokenizer_fingerprint:
+    datasets = open_datasets(config.data)
+    _check_tokenizer(checkpoint, next(iter(datasets.values())))
+    fresh = set(_check_shapes(checkpoint, config, other_head=True))
+    labels = make_task(config, datasets).attachments().get(LABELS)
+    if labels and labels != (checkpoint.read_file(LABELS) if checkpoint.has_file(LABELS) else b""):
+        # A classifier of other labels: its rows mean something else, though there be as many.
+        fresh |= {name for name in parameter_shapes(config.model) if name.startswith("classifier.")}
+    return checkpoint, sorted(fresh)
+
+
+def _check_tokenizer(checkpoint: "Checkpoint", dataset: Dataset) -> None:
+    """Raises ConfigError unless the checkpoint's tokens are those of the data."""
+    if checkpoint.manifest["tokenizer_fingerprint"] != dataset.tokenizer_fingerprint:
         raise ConfigError(
             f"{checkpoint.path} was trained with another tokenizer than that of {dataset.location}: its ids "
             "mean other text",
             "train on data made with that tokenizer: --set data.path=... of the same data, or "
             f"--set data.tokenizer={find_tokenizer(checkpoint.path)}",
         )
-    return checkpoint, _check_shapes(checkpoint, config, other_head=True)
 
 
 def _check_same_data(parent: RunDirectory, config: Config, dataset: dict[str, Any]) -> None:

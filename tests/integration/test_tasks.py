@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,7 @@ def losses(run: Path) -> list[float]:
     return [row["loss"] for row in surviving_rows(run) if row["kind"] == "train"]
 
 
-@pytest.mark.parametrize("model", ["bert", "albert", "t5"])
+@pytest.mark.parametrize("model", ["bert", "albert", "classifier", "t5"])
 def test_two_ranks_learn_what_one_does(seedbed_cli, source, tmp_path, model):
     """Otherwise a loss of two means, or a block used twice, would depend on the machine."""
     path = recipe(tmp_path, source, model)
@@ -167,8 +168,10 @@ def test_export_and_import_give_the_same_model(seedbed_cli, source, tmp_path, mo
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     if model == "classifier":
-        written = json.loads((tmp_path / "hf" / "config.json").read_text())
-        assert written["id2label"] == {"0": "left", "1": "right"}
+        assert seedbed_cli("export", str(tmp_path / "back"), str(tmp_path / "again")).code == 0
+        for folder in ("hf", "again"):
+            written = json.loads((tmp_path / folder / "config.json").read_text())
+            assert written["id2label"] == {"0": "left", "1": "right"}
 
 
 @pytest.mark.parametrize(
@@ -176,8 +179,15 @@ def test_export_and_import_give_the_same_model(seedbed_cli, source, tmp_path, mo
     [
         ("bert", "model.head=span", "no objective trains model.head"),
         ("bert", "objective.name=causal_lm", "does not train a bert"),
-        ("bert", "eval.prompt=Once", "a bert cannot do"),
-        ("bert", "order.packing=best-fit", "packs documents for decoders"),
+        ("bert", "eval.prompt=Once", "eval.prompt = 'Once' does nothing for"),
+        ("bert", "order.packing=best-fit", "does nothing for the objective masked_lm of a bert"),
+        ("bert", "model.context=4", "too short for"),
+        ("bert", "model.num_segments=1", "num_segments"),
+        ("bert", "order.within_documents=true", "order.within_documents"),
+        ("bert", "objective.num_chunks=8", "objective.num_chunks"),
+        ("classifier", "model.context=2", "no room for text"),
+        ("t5", "model.context=2048 batch.tokens_per_step=4096", "sentinels"),
+        ("llama", "objective.teacher=somewhere", "objective.teacher"),
         ("bert", "objective.pairs=none", "does not go with model.head"),
         ("t5", "objective.name=masked_lm", "does not train a t5"),
         ("llama", "objective.balance_loss=0.01", "this llama has none"),
@@ -192,7 +202,49 @@ def test_export_and_import_give_the_same_model(seedbed_cli, source, tmp_path, mo
 def test_what_does_not_go_together_is_refused(source, tmp_path, model, setting, said):
     """Before a machine is taken, with the setting and what to do."""
     with pytest.raises(SeedbedError, match=re.escape(said)) as raised:
-        start(recipe(tmp_path, source, model), [setting], tmp_path / "run")
+        start(recipe(tmp_path, source, model), setting.split(), tmp_path / "run")
     assert raised.value.exit_code in (2, 3)
     assert raised.value.fix
     assert not (tmp_path / "run").exists()
+
+
+def test_a_classifier_of_other_labels_begins_with_a_head_of_its_own(source, tmp_path):
+    """Otherwise a label would be scored by the row of another that had its number."""
+    first = trained(tmp_path, recipe(tmp_path, source, "classifier"), "first")
+    renamed = tmp_path / "renamed"
+    for name, other in (("left", "above"), ("right", "below")):
+        shutil.copytree(source / name, renamed / other)
+    path = recipe(tmp_path, renamed, "classifier")
+    tokenizer = next((first / "checkpoints").glob("step-*/tokenizer.json"))
+    _, told = start(path, [f"data.tokenizer={tokenizer}"], tmp_path / "second", first)
+    assert any("begun afresh: classifier.bias, classifier.weight" in line for line in told)
+    _, told = start(recipe(tmp_path, source, "classifier"), [], tmp_path / "third", first)
+    assert not any("begun afresh" in line for line in told)
+    assert any("60 of 60 documents have one of 2 labels" in line for line in told)
+
+
+def test_a_teacher_of_other_tokens_is_refused(source, tmp_path):
+    """Otherwise a student would be taught the probabilities of other text."""
+    teacher = trained(tmp_path, recipe(tmp_path, source, "llama"), "teacher")
+    others = tmp_path / "others"
+    others.mkdir()
+    for number in range(40):
+        draws = generator(number, "other").integers(97, 123, size=(80, 6))
+        (others / f"{number}.txt").write_text(" ".join("".join(map(chr, word)) for word in draws))
+    sets = ["objective.name=distillation", f"objective.teacher={teacher}"]
+    with pytest.raises(ConfigError, match="another tokenizer"):
+        start(recipe(tmp_path, others, "llama"), sets, tmp_path / "student")
+
+
+def test_a_roberta_counts_positions_from_its_tokenizers_padding(seedbed_cli, source, tmp_path):
+    """Otherwise an exported model would be another one for texts with an unknown word."""
+    run = trained(tmp_path, recipe(tmp_path, source, "roberta"), "run")
+    loaded = load_model(run)
+    assert loaded.config.model.pad_id == 0
+    assert seedbed_cli("export", str(run), str(tmp_path / "hf")).code == 0
+    from transformers import AutoModelForMaskedLM
+
+    theirs = AutoModelForMaskedLM.from_pretrained(tmp_path / "hf").eval()
+    tokens = torch.tensor([[2, 40, 1, 50, 60, 1, 70, 3]])
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.model(tokens), theirs(tokens).logits, rtol=0, atol=1e-5)

@@ -10,9 +10,10 @@ from typing import Any
 
 from data.tokenizers import Tokenizer, find_tokenizer, load_tokenizer
 from models.config import ModelConfig
+from models.hf.files import read_config
 from models.huggingface import export_folder, import_folder
 from seedbed.errors import CheckpointError, DataError, UsageError
-from training.checkpoint.layout import resolve
+from training.checkpoint.layout import LABELS, resolve
 from training.checkpoint.reader import Checkpoint
 from training.checkpoint.writer import Saver, SaveResult, library_versions
 from training.config import Config, config_hash
@@ -21,8 +22,6 @@ from training.recipes import make_config, parse_toml, to_toml
 
 # What goes with a tokenizer in a Hugging Face folder, chat template included, and is carried along.
 COMPANIONS = ("tokenizer_config.json", "chat_template.jinja", "generation_config.json")
-LABELS = "labels.json"
-"""The names of a classifier's labels, in the order of their numbers."""
 
 
 def import_checkpoint(folder: Path, out: Path) -> tuple[Path, list[str]]:
@@ -45,6 +44,8 @@ def import_checkpoint(folder: Path, out: Path) -> tuple[Path, list[str]]:
     config = Config(model=imported.config)
     attachments = {"config.toml": to_toml(config).encode(), tokenizer.file_name: tokenizer.to_bytes()}
     attachments |= {name: (folder / name).read_bytes() for name in COMPANIONS if (folder / name).is_file()}
+    if labels := _labels(folder):
+        attachments[LABELS] = json.dumps(labels).encode()
     failures: list[str] = []
 
     def done(result: SaveResult) -> None:
@@ -86,6 +87,13 @@ def _refuse_unknown_tokens(folder: Path, tokenizer: Tokenizer) -> None:
             )
 
 
+def _labels(folder: Path) -> list[str]:
+    """The names that config.json gives to the labels of a classifier, in order; none without names."""
+    named = read_config(folder).get("id2label") or {}
+    ordered = [str(named[number]) for number in sorted(named, key=int)]
+    return [] if ordered == [f"LABEL_{number}" for number in range(len(ordered))] else ordered
+
+
 def _manifest(config: Config, tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
     return {
         "step": 0,
@@ -118,7 +126,7 @@ def export_checkpoint(path: Path, out: Path) -> Path:
     settings: dict[str, Any] = {}
     if isinstance(config.model, ModelConfig):
         settings = dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.end_of_text_id)
-    if (checkpoint.path / LABELS).is_file():
+    if checkpoint.has_file(LABELS):
         labels = json.loads(checkpoint.read_file(LABELS))
         settings["id2label"] = {str(number): label for number, label in enumerate(labels)}
         settings["label2id"] = {label: number for number, label in enumerate(labels)}

@@ -8,6 +8,8 @@ from seedbed.errors import CheckpointError, UsageError
 from seedbed.files import fsync_dir
 
 MANIFEST = "manifest.json"
+LABELS = "labels.json"
+"""The names of a classifier's labels, in the order of their numbers."""
 _STEP = re.compile(r"^step-(\d+)$")
 _TEMPORARY = re.compile(r"^step-\d+\.tmp-[0-9a-f]+$")
 _ABANDONED = re.compile(r"^abandoned-(\d+)-step-(\d+)$")

@@ -85,6 +85,10 @@ class Checkpoint:
             raise CheckpointError(f"{self.path} has no file {name}", "use another step")
         return file.read_all()
 
+    def has_file(self, name: str) -> bool:
+        """Whether `read_file` would find it."""
+        return name in self._files
+
     def read(
         self,
         name: str,

@@ -43,13 +43,8 @@ class SpanCorruption:
 
     def corrupt(self, tokens_T: NDArray[np.int64], seed: int, epoch: int, sample: int) -> Corrupted:
         """`tokens_T` with its holes; ConfigError when they are more than there are sentinels."""
+        self.check(len(tokens_T))
         num_noise, num_spans = self._counts(len(tokens_T))
-        if num_spans >= len(self.sentinels):
-            raise ConfigError(
-                f"{len(tokens_T)} tokens get {num_spans} spans, which take {num_spans + 1} sentinels; "
-                f"the tokenizer has {len(self.sentinels)}",
-                "shorten the windows, lengthen the spans, or use a tokenizer with more sentinels",
-            )
         rng = generator(seed, "spans", epoch, sample)
         spans_S = _composition(num_noise, num_spans, rng)
         # One more than spans; the first and the last of them may be empty, and no other.
@@ -65,6 +60,16 @@ class SpanCorruption:
             np.concatenate([*_alternate(kept, marks[:-1]), end]),
             np.concatenate([*_alternate(marks, hidden), end]),
         )
+
+    def check(self, num_tokens: int) -> None:
+        """Raises ConfigError when a text of `num_tokens` gets more holes than there are sentinels."""
+        _, num_spans = self._counts(num_tokens)
+        if num_spans >= len(self.sentinels):
+            raise ConfigError(
+                f"{num_tokens} tokens get {num_spans} spans, which take {num_spans + 1} sentinels; "
+                f"there are {len(self.sentinels)}",
+                "lower model.context, or raise objective.mean_span_length",
+            )
 
     def lengths(self, num_tokens: int) -> tuple[int, int]:
         """(inputs, targets) that a text of `num_tokens` becomes."""

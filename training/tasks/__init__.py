@@ -8,7 +8,7 @@ from typing import Any
 from models.bert.config import EncoderConfig
 from models.families import AnyModelConfig, kind_of
 from seedbed.errors import ConfigError
-from training.config import Config
+from training.config import Config, ObjectiveConfig
 from training.tasks.base import Datasets, Task, each_tensor
 
 __all__ = ["Datasets", "Task", "each_tensor", "filled_in", "make_task", "objective_of"]
@@ -17,6 +17,16 @@ HEADS = {"masked_lm": "masked_lm", "pretraining": "masked_lm", "sequence_classif
 """Head of an encoder -> the objective that trains it."""
 OBJECTIVES = {"decoder": ("causal_lm", "distillation"), "t5": ("span_corruption",)}
 """Kind of model -> the objectives that train it; the first is meant unless another is asked for."""
+SETTINGS = {
+    "causal_lm": ("num_chunks", "label_smoothing", "z_loss", "balance_loss", "router_z_loss"),
+    "distillation": ("num_chunks", "teacher", "temperature", "soft_share"),
+    "masked_lm": ("label_smoothing", "z_loss", "pairs", "whole_word"),
+    "classification": ("label_smoothing", "min_documents_per_label"),
+    "span_corruption": ("label_smoothing", "z_loss", "noise_density", "mean_span_length"),
+}
+"""Objective -> the fields of [objective] that it reads."""
+DECODERS_ALONE = (("order", ("packing", "overflow", "within_documents")), ("eval", ("prompt",)))
+"""What is read for decoders alone: how documents are packed, and the text that is continued."""
 
 
 def objective_of(config: Config) -> str:
@@ -37,17 +47,25 @@ def objective_of(config: Config) -> str:
             f'objective.name = "{asked}" does not train a {what}',
             f"leave it out, or set it to one of: {', '.join(possible)}",
         )
-    if config.eval.prompt and possible != OBJECTIVES["decoder"]:
-        raise ConfigError(
-            f"eval.prompt is continued at every validation, which a {model.family} cannot do",
-            "leave eval.prompt out",
-        )
-    if config.order.packing != "concat" and possible != OBJECTIVES["decoder"]:
-        raise ConfigError(
-            f'order.packing = "{config.order.packing}" packs documents for decoders',
-            f"leave it out for a {model.family}",
-        )
-    return possible[0] if asked == "auto" else asked
+    name = possible[0] if asked == "auto" else asked
+    _refuse_idle_settings(config, name)
+    return name
+
+
+def _refuse_idle_settings(config: Config, name: str) -> None:
+    """Raises ConfigError for a setting that was made and that nothing in objective `name` reads."""
+    read = {"name", *SETTINGS[name]}
+    for section, fields in (("objective", ObjectiveConfig.model_fields), *DECODERS_ALONE):
+        given = getattr(config, section)
+        for field in fields:
+            default = type(given).model_fields[field].get_default(call_default_factory=True)
+            idle = field not in read if section == "objective" else name not in OBJECTIVES["decoder"]
+            if idle and getattr(given, field) != default:
+                raise ConfigError(
+                    f"{section}.{field} = {getattr(given, field)!r} does nothing for the objective {name} of "
+                    f"a {config.model.family}",
+                    "leave it out",
+                )
 
 
 def make_task(config: Config, datasets: Datasets) -> Task:

@@ -48,6 +48,10 @@ class Task(Protocol):
         """UTF-8 bytes of the text that a batch of tensors is scored on; 0 where that has no meaning."""
         ...
 
+    def notices(self) -> list[str]:
+        """What a user should know of the data before the run: what is left out of it."""
+        ...
+
     def attachments(self) -> dict[str, bytes]:
         """Files that every checkpoint carries along, beside the tokenizer."""
         ...

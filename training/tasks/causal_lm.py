@@ -66,6 +66,9 @@ class CausalLMTask:
         lengths = self._token_bytes[batch.targets.cpu().numpy()]
         return float(np.sum(lengths * batch.weights.cpu().numpy()))
 
+    def notices(self) -> list[str]:
+        return []
+
     def attachments(self) -> dict[str, bytes]:
         return {}
 

@@ -8,16 +8,17 @@ from data.batches import Stream
 from data.bert_masking import Vocabulary
 from data.config import OrderConfig
 from data.labelled import LabelledBatch, LabelledStream, count_labels
+from data.shards import SPLITS
 from data.split import Split
 from models.bert.config import EncoderConfig
 from models.families import AnyModelConfig
 from seedbed.errors import ConfigError
-from training.checkpoint.exchange import LABELS
+from training.checkpoint.layout import LABELS
 from training.config import Config
 from training.objectives import Objective
 from training.objectives.classification import Classification, ClassificationBatch
 from training.tasks.base import Datasets
-from training.tasks.vocabulary import first, with_vocabulary
+from training.tasks.vocabulary import first, with_padding, with_vocabulary
 
 
 class ClassificationTask:
@@ -27,6 +28,7 @@ class ClassificationTask:
         self.config = config
         self._words = Vocabulary.of(first(datasets).tokenizer())
         self.labels = labels_of(config, datasets)
+        self._splits = [dataset.split(name) for dataset in datasets.values() for name in SPLITS]
 
     @classmethod
     def filled_in(cls, config: Config, datasets: Datasets) -> AnyModelConfig:
@@ -38,8 +40,9 @@ class ClassificationTask:
                 + ", ".join(labels[:20]),
                 "leave model.num_labels at 0 (those of the data)",
             )
+        words = Vocabulary.of(first(datasets).tokenizer())
         model = config.model.model_copy(update={"num_labels": len(labels)})
-        return with_vocabulary(model, datasets)
+        return with_vocabulary(with_padding(model, words), datasets)
 
     def objective(self, device: torch.device) -> Objective:
         return Classification(self.config.objective.label_smoothing)
@@ -65,6 +68,18 @@ class ClassificationTask:
 
     def scored_bytes(self, batch: ClassificationBatch) -> float:
         return 0.0
+
+    def notices(self) -> list[str]:
+        num_documents = sum(split.num_documents for split in self._splits)
+        counts = count_labels(self._splits)
+        num_used = sum(counts[label] for label in self.labels)
+        told = [f"{num_used:,} of {num_documents:,} documents have one of {len(self.labels)} labels"]
+        if num_used < num_documents:
+            told[0] += (
+                f"; {num_documents - counts.total():,} without a label and {counts.total() - num_used:,} "
+                "with a rare one are left out"
+            )
+        return told
 
     def attachments(self) -> dict[str, bytes]:
         return {LABELS: json.dumps(self.labels).encode()}

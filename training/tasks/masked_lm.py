@@ -14,7 +14,7 @@ from training.config import Config
 from training.objectives import Objective
 from training.objectives.masked_lm import MaskedBatch, MaskedLM
 from training.tasks.base import Datasets
-from training.tasks.vocabulary import first, with_vocabulary
+from training.tasks.vocabulary import first, with_padding, with_vocabulary
 
 
 class MaskedLMTask:
@@ -28,7 +28,10 @@ class MaskedLMTask:
 
     @classmethod
     def filled_in(cls, config: Config, datasets: Datasets) -> AnyModelConfig:
-        return with_vocabulary(config.model, datasets)
+        assert isinstance(config.model, EncoderConfig)
+        _pairs(config, config.model)
+        words = Vocabulary.of(first(datasets).tokenizer())
+        return with_vocabulary(with_padding(config.model, words), datasets)
 
     def objective(self, device: torch.device) -> Objective:
         return MaskedLM(self.config.objective.label_smoothing, self.config.objective.z_loss)
@@ -58,6 +61,9 @@ class MaskedLMTask:
     def scored_bytes(self, batch: MaskedBatch) -> float:
         return 0.0
 
+    def notices(self) -> list[str]:
+        return []
+
     def attachments(self) -> dict[str, bytes]:
         return {}
 
@@ -67,14 +73,16 @@ def _pairs(config: Config, model: EncoderConfig) -> Pairs:
     judges = model.head == "pretraining"
     pairs = config.objective.pairs
     if pairs == "auto":
-        return "none" if not judges else "sentence_order" if model.family == "albert" else "next_sentence"
+        judged: Pairs = "sentence_order" if model.family == "albert" else "next_sentence"
+        pairs = judged if judges else "none"
     if judges == (pairs == "none"):
         raise ConfigError(
             f'objective.pairs = "{pairs}" does not go with model.head = "{model.head}"',
             'the head "pretraining" judges pairs, "masked_lm" has none',
         )
-    if pairs != "none" and model.num_segments < 2:
+    if judges and model.num_segments == 1:
         raise ConfigError(
-            f"pairs need model.num_segments = 2, not {model.num_segments}", 'or set model.head = "masked_lm"'
+            "pairs of texts need model.num_segments = 2 (or 0, to tell them apart by [SEP] alone), not 1",
+            'set it, or set model.head = "masked_lm"',
         )
     return pairs

@@ -47,6 +47,7 @@ class CorruptedStream:
 
     def __init__(self, split: Split, spans: SpanCorruption, context: int, seed: int) -> None:
         self.context, self.spans, self.seed = context, spans, seed
+        spans.check(spans.window(context))
         self._windows = WindowStream(split, spans.window(context), seed)
         self.num_samples = self._windows.num_samples
 
@@ -103,6 +104,9 @@ class SpanCorruptionTask:
 
     def scored_bytes(self, batch: SequenceToSequenceBatch) -> float:
         return 0.0
+
+    def notices(self) -> list[str]:
+        return []
 
     def attachments(self) -> dict[str, bytes]:
         return {}

@@ -1,6 +1,8 @@
 """How many rows the embedding of a model has: what its tokenizer asks for, and room beyond it."""
 
+from data.bert_masking import Vocabulary
 from data.shards import Dataset
+from models.bert.config import EncoderConfig
 from models.families import AnyModelConfig
 from seedbed.errors import ConfigError
 from training.tasks.base import Datasets
@@ -12,6 +14,11 @@ NUM_SENTINELS = 100
 def first(datasets: Datasets) -> Dataset:
     """Any one of the datasets, which all have the same tokenizer."""
     return next(iter(datasets.values()))
+
+
+def with_padding(model: EncoderConfig, words: Vocabulary) -> EncoderConfig:
+    """`model` with the tokenizer's id of padding, from which RoBERTa counts positions."""
+    return model.model_copy(update={"pad_id": words.pad_id})
 
 
 def with_vocabulary(model: AnyModelConfig, datasets: Datasets, num_extra: int = 0) -> AnyModelConfig:
