@@ -65,7 +65,7 @@ def beam_search(
         sums_K = torch.tensor([total for total, _, _ in going], device=logits_KV.device)
         # Sums only fall; but where long texts weigh less, the best unfinished one may yet gain by its length.
         weight = (limit if length_penalty > 0 else length) ** length_penalty
-        if len(finished) == num_beams and going[0][0] / weight <= finished[-1].score:
+        if not going or (len(finished) == num_beams and going[0][0] / weight <= finished[-1].score):
             return finished
         if length < limit:
             slots = list(range(len(going)))

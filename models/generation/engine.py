@@ -5,11 +5,10 @@
         advance every running text by one token
         sample the next token of all of them
 
-Nothing is padded: prompts are read one by one, in chunks, and in a decoding step each text attends to its own
-slot. On a CPU in 32-bit floats each number is the same whatever else is in the batch, so that the batch is a
-matter of scheduling alone.
+Nothing is padded: the tokens of all texts lie in one row, and each text attends to its own slot. On a CPU in
+float32 every number is the same whatever else is in that row: the batch is a matter of scheduling alone.
 
-Shapes: B rows, D width, T time, V vocabulary.
+Shapes: B texts, N tokens of all of them, D width, V vocabulary.
 """
 
 from collections import deque
@@ -21,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.cache import Cache
-from models.generation.packed import Packed, can_pack, pack
+from models.generation.packed import Packed, can_pack, pack, share
 from models.generation.penalties import penalised
 from models.generation.requests import (
     Completion,
@@ -46,11 +45,11 @@ SAMPLED_ROWS = 16
 
 
 class Engine:
-    """Generates with `model`, whose parameters it owns from now on: `load_weights` changes them in place.
+    """Generates with the parameters of `model`, which `load_weights` changes in place.
 
-    `num_slots` texts are advanced at a time. `decode` turns tokens into text, for stop strings. `packed`
-    (the default where it can be) keeps a second copy of the matrices that a CPU multiplies faster; after
-    another has changed the model's parameters, `refresh` renews it.
+    `num_slots` texts are advanced at a time. `decode` turns tokens into text, for stop strings. `packed` (the
+    default for float32 on a CPU) keeps a second copy of the matrices, which is multiplied faster and in the
+    same way in every batch; `refresh` renews it after someone else has changed the model's parameters.
     """
 
     def __init__(
@@ -72,6 +71,11 @@ class Engine:
         self.padded = model.embedding.weight.device.type != "cpu"
         """See `models.cache.Cache`."""
         self.refresh()
+
+    @property
+    def batch_invariant(self) -> bool:
+        """Whether an answer has the same bits in every batch; where not, they differ as rounding does."""
+        return self.packed and not self.padded
 
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
         """The answers, in the order of `requests`."""
@@ -103,7 +107,7 @@ class Engine:
 
     def refresh(self) -> None:
         """Renew what was derived from the model's parameters."""
-        self._decoder = pack(self.model) if self.packed else self.model.eval()
+        self._decoder = pack(self.model) if self.packed else share(self.model)
         self._head = Packed(self.model.head_weight) if self.packed else None
 
     def new_cache(self, num_slots: int) -> Cache:
@@ -118,8 +122,7 @@ class Engine:
         """
         last: list[Tensor] = []
         for group in _groups([len(prompt) for prompt in prompts]):
-            longest = len(prompts[group[0]])
-            for start in range(0, longest, PREFILL_TOKENS):
+            for start in range(0, len(prompts[group[0]]), PREFILL_TOKENS):
                 parts = [prompts[index][start : start + PREFILL_TOKENS] for index in group]
                 hidden_ND = self._forward(cache, [slots[index] for index in group], parts)
             ends = list(accumulate(len(part) for part in parts))

@@ -120,13 +120,19 @@ class PackedLatentAttention(LatentAttention):
 
 def pack(model: Transformer) -> Transformer:
     """A model that computes the same with packed matrices; its other parameters are those of `model`."""
-    with torch.device("meta"):
-        packed = Transformer(model.config)
-    packed.load_state_dict(model.state_dict(), assign=True)
+    packed = share(model)
     for block in packed.blocks.values():
         for name, child in block.named_children():
             setattr(block, name, _packed(child))
-    return packed.eval()
+    return packed
+
+
+def share(model: Transformer) -> Transformer:
+    """A model in eval mode with the parameters of `model`, which stays in the mode that it is in."""
+    with torch.device("meta"):
+        shared = Transformer(model.config)
+    shared.load_state_dict(model.state_dict(), assign=True)
+    return shared.eval()
 
 
 def _packed(module: nn.Module) -> nn.Module:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from models.generation.requests import SamplingOptions
+from seedbed.errors import UsageError
 
 
 def penalised(
@@ -35,7 +36,10 @@ def penalised(
         banned = list(_continuations([*prompt, *made], options.no_repeat_ngram))
         logits_V[banned] = -torch.inf
         if logits_V.max() == -torch.inf:
-            raise ValueError("every token would repeat an n-gram")
+            raise UsageError(
+                f"no_repeat_ngram = {options.no_repeat_ngram} leaves no token that could follow",
+                "use a larger number, or ask for fewer tokens",
+            )
     return logits_V
 
 

@@ -227,6 +227,19 @@ def test_options_that_mean_nothing_are_refused_by_name(options):
         SamplingOptions(**options)
 
 
+def test_a_model_in_training_stays_so_and_generates_without_dropout():
+    """A step of training after a rollout would be taken without dropout, or the rollout with it."""
+    model = tiny("gpt2", dropout=0.5).train()
+    for packed in (True, False):
+        engine = Engine(model, packed=packed)
+        assert engine.batch_invariant is packed
+        first, second = engine.complete([Request([1, 2], 6)] * 2)
+        assert first.log_probs == second.log_probs
+        expected = log_probs(tiny("gpt2"), Request([1, 2], 6), first.tokens)
+        torch.testing.assert_close(torch.tensor(first.log_probs), expected, atol=1e-5, rtol=0)
+    assert model.training
+
+
 def test_an_encoder_is_refused():
     config = EncoderConfig(num_layers=1, width=16, num_heads=2, vocab_size=50)
     with pytest.raises(UsageError, match="does not continue texts"):
