@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from models.generation import Engine, Request
     from models.generation.requests import Finish, SamplingOptions
 
+UNSAMPLED = (0.8, 0, 0.95, 0.0, 1.0, 0)
+"""What temperature, top-k, top-p, min-p, repetition penalty and seed are when they are not given."""
+
 
 @command
 def generate(
@@ -50,6 +53,11 @@ def generate(
         raise UsageError("--prompt and --prompts are both given", "give one of them")
     if beams and (num_samples > 1 or stop):
         raise UsageError("--beams goes with neither --num-samples nor --stop", "leave out one or the other")
+    if beams and (temperature, top_k, top_p, min_p, repetition_penalty, seed) != UNSAMPLED:
+        raise UsageError(
+            "--beams searches for the likeliest text: what belongs to sampling does nothing there",
+            "leave out --temperature, --top-k, --top-p, --min-p, --repetition-penalty and --seed",
+        )
     texts = list(_read_prompts(prompts)) if prompts else [prompt]
     options = SamplingOptions(temperature, top_k, top_p, min_p, repetition_penalty)
     loaded = load_model(checkpoint)
@@ -159,7 +167,10 @@ def _read_prompts(path: Path) -> Iterator[str]:
     from json import loads
 
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines: JSON may hold other characters that end a line elsewhere.
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8: {error}", "save it as UTF-8 text") from error
     except OSError as error:
         raise UsageError(f"--prompts {path}: {error.strerror}", "name a file of JSON lines") from error
     if not any(line.strip() for line in lines):

@@ -6,7 +6,8 @@
         sample the next token of all of them
 
 Nothing is padded: the tokens of all texts lie in one row, and each text attends to its own slot. On a CPU in
-float32 every number is the same whatever else is in that row: the batch is a matter of scheduling alone.
+float32, with packed matrices, every number is the same whatever else is in that row: the batch is a matter of
+scheduling alone (`Engine.batch_invariant`).
 
 Shapes: B texts, N tokens of all of them, D width, V vocabulary.
 """

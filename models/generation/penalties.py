@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from models.generation.requests import SamplingOptions
-from seedbed.errors import UsageError
 
 
 def penalised(
@@ -34,12 +33,9 @@ def penalised(
         logits_V[answered] -= options.frequency_penalty * times + options.presence_penalty
     if options.no_repeat_ngram:
         banned = list(_continuations([*prompt, *made], options.no_repeat_ngram))
-        logits_V[banned] = -torch.inf
-        if logits_V.max() == -torch.inf:
-            raise UsageError(
-                f"no_repeat_ngram = {options.no_repeat_ngram} leaves no token that could follow",
-                "use a larger number, or ask for fewer tokens",
-            )
+        # Where nothing else could follow, the ban is lifted: one text must not stop all that grow beside it.
+        if len(set(banned)) < len(logits_V):
+            logits_V[banned] = -torch.inf
     return logits_V
 
 

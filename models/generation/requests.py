@@ -70,7 +70,8 @@ class Request:
     max_new_tokens: int
     options: SamplingOptions = field(default_factory=SamplingOptions)
     seed: int = 0
-    """The n-th new token is a function of the weights, the request and (seed, n), and of nothing else."""
+    """The n-th draw is a function of (seed, n); where the engine is batch-invariant, so is the token, given
+    weights and request."""
     stop_ids: frozenset[int] = frozenset()
     """Tokens that end the text; the one that does is part of the answer's tokens."""
     stop_strings: tuple[str, ...] = ()
