@@ -28,10 +28,28 @@ from training.datasets import (
 from training.devices import measured_matmul_flops, peak_flops, resolve_hardware, threads_per_rank
 from training.metrics import read_events
 from training.plan import make_plan, notices
-from training.recipes import Tables, load_config, make_config, merge, parse_overrides, to_toml
+from training.recipes import (
+    Tables,
+    load_config,
+    make_config,
+    merge,
+    parse_overrides,
+    parse_toml,
+    to_toml,
+)
 from training.run_directory import BEFORE_CONFIG, INIT_FROM, RunDirectory, check_identity, make_record
 from training.tasks import filled_in, make_task, objective_of
 from training.tasks.vocabulary import NUM_SENTINELS
+
+FREE_OF_WEIGHTS = (
+    "head",
+    "num_labels",
+    "initialization",
+    "dropout",
+    "attention_dropout",
+    "head_dropout",
+)
+"""Settings of a model that may differ from those its first weights were trained with."""
 
 if TYPE_CHECKING:
     from training.checkpoint.reader import Checkpoint
@@ -66,6 +84,8 @@ def start(
         _link_tree(source.path, run_path / INIT_FROM / source.path.name)
     run.create(config, record, plan)
     told = notices(plan)
+    if source and (others := _other_settings(source, config)):
+        told.append(f"the weights of {source.path} were trained otherwise: {'; '.join(others)}")
     if source and fresh:
         told.append(f"{source.path} has another head; begun afresh: {', '.join(fresh)}")
     return run, told
@@ -276,6 +296,18 @@ def _sound_checkpoint(path: Path, config: Config) -> tuple["Checkpoint", list[st
         # A classifier of other labels: its rows mean something else, though there be as many.
         fresh |= {name for name in parameter_shapes(config.model) if name.startswith("classifier.")}
     return checkpoint, sorted(fresh)
+
+
+def _other_settings(checkpoint: "Checkpoint", config: Config) -> list[str]:
+    """What the weights of a checkpoint were trained with and will now be read with, where it differs."""
+    text = checkpoint.read_file("config.toml").decode()
+    before = make_config(parse_toml(text, "config.toml"), str(checkpoint.path)).model.model_dump()
+    after = config.model.model_dump()
+    return [
+        f"model.{name} was {before[name]!r}, is {after[name]!r}"
+        for name in before
+        if name in after and before[name] != after[name] and name not in FREE_OF_WEIGHTS
+    ]
 
 
 def _check_tokenizer(checkpoint: "Checkpoint", dataset: Dataset) -> None:

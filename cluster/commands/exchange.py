@@ -17,8 +17,8 @@ def import_(
 ) -> None:
     """Make a checkpoint of a Hugging Face folder: config, safetensors and tokenizer.
 
-    GPT, GPT-2, Llama, Mistral, Mixtral, Qwen 2 and 3, DeepSeek-V2. Code in the folder is never run. Train on
-    with --init-from OUT, or sample with `seedbed generate OUT`.
+    GPT, GPT-2, Llama, Mistral, Mixtral, Qwen 2 and 3, DeepSeek-V2, BERT, RoBERTa, ALBERT, DistilBERT, T5.
+    Code in the folder is never run. Train on with --init-from OUT, or sample with `seedbed generate OUT`.
     """
     from training.checkpoint.exchange import import_checkpoint
 

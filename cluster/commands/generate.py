@@ -60,6 +60,9 @@ def generate(
         )
     texts = list(_read_prompts(prompts)) if prompts else [prompt]
     options = SamplingOptions(temperature, top_k, top_p, min_p, repetition_penalty)
+    for number, text in enumerate(texts, 1):
+        if not text.isascii():
+            _refuse_surrogates(text, f"{prompts}, prompt {number}" if prompts else "--prompt")
     loaded = load_model(checkpoint)
     tokenizer = load_tokenizer(loaded.tokenizer_path)
     engine = Engine(loaded.decoder(), decode=tokenizer.decode)
@@ -163,6 +166,14 @@ def _searched(asked: _Asked, prompts: Sequence[str], num_beams: int) -> Iterator
         yield {**asked.result(prompt, best.tokens, best.finish), "score": best.score}
 
 
+def _refuse_surrogates(text: str, where: str) -> None:
+    """Raises DataError for what the shell or JSON can spell and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where} is not UTF-8 text: {error.reason}", "give it as UTF-8") from None
+
+
 def _read_prompts(path: Path) -> Iterator[str]:
     from json import loads
 
@@ -181,7 +192,9 @@ def _read_prompts(path: Path) -> Iterator[str]:
         try:
             row = loads(line)
         except ValueError as error:
-            raise DataError(f"{path}, line {number} is not JSON: {error}") from error
+            raise DataError(
+                f"{path}, line {number} is not JSON: {error}", 'write {"prompt": "..."} or "..." on each line'
+            ) from error
         prompt = row.get("prompt") if isinstance(row, dict) else row
         if not isinstance(prompt, str):
             raise DataError(

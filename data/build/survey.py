@@ -249,7 +249,7 @@ def label_of(document: Document, field: str) -> str | None:
         folders = PurePosixPath(document.id).parts[:-1]
         return folders[0] if folders else None
     if value is None or isinstance(value, str | int):
-        return None if value is None else str(value)
+        return None if value in (None, "") else str(value)
     raise DataError(
         f"{document.source}: field {field!r} holds a {type(value).__name__}, not a label",
         "give labels as strings or whole numbers, or set another data.label_field",

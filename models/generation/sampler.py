@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from models.generation.requests import SamplingOptions
+from seedbed.errors import DataError
 
 NUM_CANDIDATES = 1024
 """For top-p: the likeliest tokens that are looked at before a row is sorted whole."""
@@ -73,4 +74,10 @@ def _pick(weights_BV: Tensor, uniforms_B: Tensor) -> Tensor:
     total_B1 = cumulative_BV[:, -1:]
     # Rounding must not lead past the last token that has a weight.
     target_B1 = torch.minimum(uniforms_B[:, None] * total_B1, total_B1.nextafter(torch.zeros_like(total_B1)))
-    return torch.searchsorted(cumulative_BV, target_B1, right=True).squeeze(-1)
+    picked_B = torch.searchsorted(cumulative_BV, target_B1, right=True).squeeze(-1)
+    if bool((picked_B == weights_BV.shape[-1]).any()):
+        raise DataError(
+            "the model's output holds numbers that are not finite: there is no next token",
+            "generate with a sound checkpoint, and a temperature and penalties near 1",
+        )
+    return picked_B

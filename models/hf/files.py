@@ -36,9 +36,13 @@ class Weights:
                     self.shapes[name] = tuple(file.get_slice(name).get_shape())
 
     def read(self, name: str) -> Tensor:
-        """One tensor, in the precision that it is stored in."""
+        """One tensor, in the precision that it is stored in; DataError for what no model computes with."""
         with _open(self._files[name]) as file:
-            return file.get_tensor(name)
+            values = file.get_tensor(name)
+        if not values.is_floating_point() or not values.isfinite().all():
+            wrong = "values that are not finite" if values.is_floating_point() else f"{values.dtype} numbers"
+            raise DataError(f"{self._files[name]}: {name} holds {wrong}", "give the weights of a sound model")
+        return values
 
 
 def write_weights(folder: Path, tensors: Iterable[tuple[str, Tensor]], max_shard_bytes: int) -> None:

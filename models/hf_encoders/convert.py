@@ -181,7 +181,8 @@ def _refuse_inexpressible(form: Format, config: Any, written: Mapping[str, Any])
     lost = [
         f"model.{field} = {value!r} (it would become {after[field]!r})"
         for field, value in before.items()
-        if value != after[field]
+        # How the first weights were drawn is no part of the model.
+        if field != "initialization" and value != after[field]
     ]
     if lost or form.shapes(again) != shapes or names.keys() != shapes.keys():
         raise ConfigError(

@@ -81,6 +81,7 @@ def test_beams_find_a_text_at_least_as_likely_as_the_greedy_one(seedbed_cli, run
         (["--beams", "2", "--num-samples", "2"], 2, "--beams goes with neither"),
         (["--beams", "2", "--top-k", "5"], 2, "belongs to sampling does nothing there"),
         (["--min-p", "2"], 2, "min_p"),
+        (["--prompt", b"\xff\xfe".decode(errors="surrogateescape")], 3, "--prompt is not UTF-8 text"),
         (["--stop", ""], 2, "stop string is empty"),
         (["--prompt", "import os " * 200], 2, "context is 64"),
     ],

@@ -47,6 +47,7 @@ num_samples = 5
 mlflow = false
 """
 SIZES = "num_layers = 2\nwidth = 32\nnum_heads = 4\ncontext = 32\n"
+XAVIER = 'initialization = "xavier"\n'
 MODELS = {
     "bert": 'family = "bert"\nhead = "pretraining"\n',
     "albert": 'family = "albert"\nhead = "pretraining"\nembedding_width = 16\n',
@@ -137,6 +138,14 @@ def test_a_classifier_begins_with_a_pretrained_encoder(source, tmp_path):
     assert labels == ["left", "right"]
 
 
+def test_weights_that_are_read_otherwise_are_told(source, tmp_path):
+    """Another number of heads has the same shapes, and makes of the same weights another model."""
+    pretrained = trained(tmp_path, recipe(tmp_path, source, "bert"), "pretrained")
+    path = recipe(tmp_path, source, "classifier")
+    _, told = start(path, ["model.num_heads=2"], tmp_path / "tuned", pretrained)
+    assert any("model.num_heads was 4, is 2" in line for line in told)
+
+
 def test_another_encoder_is_refused(source, tmp_path):
     """Only heads may differ: half of an encoder would look like a pretrained one."""
     pretrained = trained(tmp_path, recipe(tmp_path, source, "bert"), "pretrained")
@@ -161,7 +170,7 @@ def test_a_student_learns_from_a_run(source, tmp_path):
 @pytest.mark.parametrize("model", ["classifier", "t5"])
 def test_export_and_import_give_the_same_model(seedbed_cli, source, tmp_path, model):
     """Otherwise what was trained here could not be used elsewhere, nor come back."""
-    run = trained(tmp_path, recipe(tmp_path, source, model), "run")
+    run = trained(tmp_path, recipe(tmp_path, source, model, SIZES + ("" if model == "t5" else XAVIER)), "run")
     assert seedbed_cli("export", str(run), str(tmp_path / "hf")).code == 0
     assert seedbed_cli("import", str(tmp_path / "hf"), str(tmp_path / "back")).code == 0
     before, after = load_model(run).model.state_dict(), load_model(tmp_path / "back").model.state_dict()

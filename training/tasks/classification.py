@@ -91,9 +91,12 @@ def labels_of(config: Config, datasets: Datasets) -> tuple[str, ...]:
     least = config.objective.min_documents_per_label
     labels = tuple(sorted(label for label, count in counts.items() if count >= least))
     if len(labels) < 2:
+        field = f"data.label_field = {config.data.label_field!r}"
         raise ConfigError(
             f"the training documents have {len(counts)} labels, {len(labels)} of them on at least "
             f"objective.min_documents_per_label = {least} documents: there is nothing to tell apart",
-            "build the data with data.label_field (of files: folder), or lower the number",
+            f"set data.label_field to the field that holds the labels (of files: folder); now {field}"
+            if not counts
+            else "lower the number, or give documents of more labels",
         )
     return labels
