@@ -92,7 +92,10 @@ def losses(run: Path) -> list[float]:
     return [row["loss"] for row in surviving_rows(run) if row["kind"] == "train"]
 
 
-@pytest.mark.parametrize("model", ["bert", "albert", "classifier", "t5"])
+@pytest.mark.parametrize(
+    "model",
+    ["bert", "t5", *(pytest.param(name, marks=pytest.mark.long) for name in ("albert", "classifier"))],
+)
 def test_two_ranks_learn_what_one_does(seedbed_cli, source, tmp_path, model):
     """Otherwise a loss of two means, or a block used twice, would depend on the machine."""
     path = recipe(tmp_path, source, model)
