@@ -9,7 +9,6 @@ imports torch.
 """
 
 import re
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import numpy as np
@@ -144,9 +143,3 @@ def block_of(name: str) -> str:
     """The block that a parameter belongs to, such as `encoder.blocks.3`; "" for what is outside of all."""
     found = re.match(r"(?:\w+\.)?blocks\.\d+(?=\.)", name)
     return found.group() if found else ""
-
-
-def missing_from(config: AnyModelConfig, stored: Iterable[str]) -> list[str]:
-    """The parameters of heads that a checkpoint with the parameters `stored` does not have."""
-    held = set(stored)
-    return [name for name in parameter_shapes(config) if name not in held and is_head(config, name)]

@@ -4,16 +4,15 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data.mixture import MixtureStream
-from data.shards import Dataset
-from data.tokenizers import find_tokenizer, load_tokenizer
-from models.families import is_head, parameter_shapes
+from data.tokenizers import load_tokenizer
 from seedbed.errors import ConfigError, UsageError
 from seedbed.files import write_atomic, write_json
 from training.batch_layout import batch_layout
-from training.checkpoint.layout import LABELS, abandon_after, list_steps, resolve, step_dir
+from training.checkpoint.layout import abandon_after, list_steps, resolve, step_dir
+from training.checkpoint.reader import Checkpoint
 from training.config import Config, config_hash, differences, kind_of
 from training.datasets import (
     digest,
@@ -26,33 +25,13 @@ from training.datasets import (
     training_stream,
 )
 from training.devices import measured_matmul_flops, peak_flops, resolve_hardware, threads_per_rank
+from training.first_weights import check_shapes, check_tokenizer, other_settings, sound_checkpoint, verified
 from training.metrics import read_events
 from training.plan import make_plan, notices
-from training.recipes import (
-    Tables,
-    load_config,
-    make_config,
-    merge,
-    parse_overrides,
-    parse_toml,
-    to_toml,
-)
+from training.recipes import Tables, load_config, make_config, merge, parse_overrides, to_toml
 from training.run_directory import BEFORE_CONFIG, INIT_FROM, RunDirectory, check_identity, make_record
 from training.tasks import filled_in, make_task, objective_of
 from training.tasks.vocabulary import NUM_SENTINELS
-
-FREE_OF_WEIGHTS = (
-    "head",
-    "num_labels",
-    "initialization",
-    "dropout",
-    "attention_dropout",
-    "head_dropout",
-)
-"""Settings of a model that may differ from those its first weights were trained with."""
-
-if TYPE_CHECKING:
-    from training.checkpoint.reader import Checkpoint
 
 
 def start(
@@ -67,7 +46,7 @@ def start(
     objective_of(asked)
     config, dataset = _with_data(resolve_hardware(asked))
     run = RunDirectory(run_path)
-    source, fresh = _sound_checkpoint(init_from, config) if init_from else (None, [])
+    source, fresh = sound_checkpoint(init_from, config) if init_from else (None, [])
     if source:
         dataset["init_from.hash"] = source.hash()
     recipe_config = load_config(recipe)
@@ -84,7 +63,7 @@ def start(
         _link_tree(source.path, run_path / INIT_FROM / source.path.name)
     run.create(config, record, plan)
     told = notices(plan)
-    if source and (others := _other_settings(source, config)):
+    if source and (others := other_settings(source, config)):
         told.append(f"the weights of {source.path} were trained otherwise: {'; '.join(others)}")
     if source and fresh:
         told.append(f"{source.path} has another head; begun afresh: {', '.join(fresh)}")
@@ -101,8 +80,6 @@ def resume(
     """
     run = RunDirectory.existing(run_path)
     if from_step is not None:
-        from training.checkpoint.reader import Checkpoint
-
         # Before anything is put aside: going back to a damaged step would lose the sound ones after it.
         Checkpoint.open(step_dir(run_path, from_step)).verify()
     old = run.config()
@@ -134,8 +111,6 @@ def fork(run_path: Path, new_path: Path, assignments: Sequence[str]) -> tuple[Ru
 
     `run_path` may be a run directory or one of its steps.
     """
-    from training.checkpoint.reader import Checkpoint
-
     step_path = resolve(run_path)
     parent = RunDirectory.existing(step_path.resolve().parent.parent)
     checkpoint = Checkpoint.open(step_path)
@@ -145,7 +120,7 @@ def fork(run_path: Path, new_path: Path, assignments: Sequence[str]) -> tuple[Ru
     )
     batch_layout(config)
     _check_same_data(parent, config, dataset)
-    _check_shapes(checkpoint, config)
+    check_shapes(checkpoint, config)
     if config.model.context != parent.config().model.context:
         raise ConfigError(
             f"model.context cannot change in a branch ({parent.config().model.context} in {parent.path}): "
@@ -202,8 +177,8 @@ def _with_data(config: Config, *, rebuild: bool = False) -> tuple[Config, dict[s
         "data.tokenizer_fingerprint": next(iter(datasets.values())).tokenizer_fingerprint,
     }
     if config.objective.teacher:
-        teacher = _verified(resolve(Path(config.objective.teacher)).absolute())
-        _check_tokenizer(teacher, next(iter(datasets.values())))
+        teacher = verified(resolve(Path(config.objective.teacher)).absolute())
+        check_tokenizer(teacher, next(iter(datasets.values())))
         identity["objective.teacher.hash"] = teacher.hash()
         objective = config.objective.model_copy(update={"teacher": str(teacher.path)})
         config = config.model_copy(update={"objective": objective})
@@ -277,50 +252,6 @@ def _continue(run: RunDirectory, config: Config) -> list[str]:
     return []
 
 
-def _verified(step: Path) -> "Checkpoint":
-    from training.checkpoint.reader import Checkpoint
-
-    checkpoint = Checkpoint.open(step)
-    checkpoint.verify()
-    return checkpoint
-
-
-def _sound_checkpoint(path: Path, config: Config) -> tuple["Checkpoint", list[str]]:
-    """A checkpoint that was verified and fits the model but for its head, and what it has no weights of."""
-    checkpoint = _verified(resolve(path).resolve())
-    datasets = open_datasets(config.data)
-    _check_tokenizer(checkpoint, next(iter(datasets.values())))
-    fresh = set(_check_shapes(checkpoint, config, other_head=True))
-    labels = make_task(config, datasets).attachments().get(LABELS)
-    if labels and labels != (checkpoint.read_file(LABELS) if checkpoint.has_file(LABELS) else b""):
-        # A classifier of other labels: its rows mean something else, though there be as many.
-        fresh |= {name for name in parameter_shapes(config.model) if name.startswith("classifier.")}
-    return checkpoint, sorted(fresh)
-
-
-def _other_settings(checkpoint: "Checkpoint", config: Config) -> list[str]:
-    """What the weights of a checkpoint were trained with and will now be read with, where it differs."""
-    text = checkpoint.read_file("config.toml").decode()
-    before = make_config(parse_toml(text, "config.toml"), str(checkpoint.path)).model.model_dump()
-    after = config.model.model_dump()
-    return [
-        f"model.{name} was {before[name]!r}, is {after[name]!r}"
-        for name in before
-        if name in after and before[name] != after[name] and name not in FREE_OF_WEIGHTS
-    ]
-
-
-def _check_tokenizer(checkpoint: "Checkpoint", dataset: Dataset) -> None:
-    """Raises ConfigError unless the checkpoint's tokens are those of the data."""
-    if checkpoint.manifest["tokenizer_fingerprint"] != dataset.tokenizer_fingerprint:
-        raise ConfigError(
-            f"{checkpoint.path} was trained with another tokenizer than that of {dataset.location}: its ids "
-            "mean other text",
-            "train on data made with that tokenizer: --set data.path=... of the same data, or "
-            f"--set data.tokenizer={find_tokenizer(checkpoint.path)}",
-        )
-
-
 def _check_same_data(parent: RunDirectory, config: Config, dataset: dict[str, Any]) -> None:
     """Raises ConfigError when a branch that asks for the data of its parent would get other data."""
     before = parent.record()["identity"].get("data.digest")
@@ -332,27 +263,6 @@ def _check_same_data(parent: RunDirectory, config: Config, dataset: dict[str, An
             f"the dataset at {config.data.path} is not the one that {parent.path} was trained on",
             "build it again as it was, or give other data with --set data.path=...",
         )
-
-
-def _check_shapes(checkpoint: "Checkpoint", config: Config, *, other_head: bool = False) -> list[str]:
-    """Raises ConfigError when the stored weights are not those of `config.model`.
-
-    With `other_head`, heads may differ; returns the parameters that the checkpoint has no values for.
-    """
-    expected = {name: list(shape) for name, shape in parameter_shapes(config.model).items()}
-    stored = {
-        name.removeprefix("model/"): checkpoint.manifest["tensors"][name]["shape"]
-        for name in checkpoint.names("model/")
-    }
-    differing = [name for name in sorted({*expected, *stored}) if expected.get(name) != stored.get(name)]
-    for name in differing:
-        if not (other_head and is_head(config.model, name)):
-            raise ConfigError(
-                f"{checkpoint.path} does not fit [model]: 'model/{name}' has shape "
-                f"{stored.get(name, 'none')} in the checkpoint and {expected.get(name, 'none')} in the model",
-                "use the [model] settings that the checkpoint was trained with",
-            )
-    return [name for name in differing if name in expected]
 
 
 def _link_tree(source: Path, target: Path) -> None:

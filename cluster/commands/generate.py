@@ -16,8 +16,18 @@ if TYPE_CHECKING:
     from models.generation import Engine, Request
     from models.generation.requests import Finish, SamplingOptions
 
-UNSAMPLED = (0.8, 0, 0.95, 0.0, 1.0, 0)
-"""What temperature, top-k, top-p, min-p, repetition penalty and seed are when they are not given."""
+
+class Sampling(NamedTuple):
+    """How the command samples unless it is told otherwise."""
+
+    temperature: float = 0.8
+    top_k: int = 0
+    top_p: float = 0.95
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+
+USUAL = Sampling()
 
 
 @command
@@ -31,11 +41,15 @@ def generate(
         typer.Option("--prompts", help='Texts to continue: lines of JSON, "..." or {"prompt": "..."}.'),
     ] = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1)] = 200,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.8,
-    top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")] = 0,
-    top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens up to this mass.")] = 0.95,
-    min_p: Annotated[float, typer.Option(help="Keep tokens this many times as likely as the first.")] = 0.0,
-    repetition_penalty: Annotated[float, typer.Option(help="Above 1, what was said is less likely.")] = 1.0,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = USUAL.temperature,
+    top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")] = USUAL.top_k,
+    top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens up to this mass.")] = USUAL.top_p,
+    min_p: Annotated[
+        float, typer.Option(help="Keep tokens this many times as likely as the first.")
+    ] = USUAL.min_p,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="Above 1, what was said is less likely.")
+    ] = USUAL.repetition_penalty,
     stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer. Repeatable.")] = None,
     beams: Annotated[int, typer.Option(min=0, help="Search for the likeliest text with so many.")] = 0,
     num_samples: Annotated[
@@ -45,24 +59,16 @@ def generate(
     json: Json = False,
 ) -> None:
     """Continue texts with a trained model: one, streaming, or many, one result a line."""
+    asked_for = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+    if beams:
+        _refuse_beside_beams((asked_for, seed) != (USUAL, 0), several=num_samples > 1, stop=bool(stop))
+    texts = _texts(prompt, prompts)
+    # After what can be refused without them: they take seconds to load.
     from data.tokenizers import load_tokenizer
     from models.generation import Engine, SamplingOptions
     from training.checkpoint.models import load_model
 
-    if prompts and prompt:
-        raise UsageError("--prompt and --prompts are both given", "give one of them")
-    if beams and (num_samples > 1 or stop):
-        raise UsageError("--beams goes with neither --num-samples nor --stop", "leave out one or the other")
-    if beams and (temperature, top_k, top_p, min_p, repetition_penalty, seed) != UNSAMPLED:
-        raise UsageError(
-            "--beams searches for the likeliest text: what belongs to sampling does nothing there",
-            "leave out --temperature, --top-k, --top-p, --min-p, --repetition-penalty and --seed",
-        )
-    texts = list(_read_prompts(prompts)) if prompts else [prompt]
-    options = SamplingOptions(temperature, top_k, top_p, min_p, repetition_penalty)
-    for number, text in enumerate(texts, 1):
-        if not text.isascii():
-            _refuse_surrogates(text, f"{prompts}, prompt {number}" if prompts else "--prompt")
+    options = SamplingOptions(*asked_for)
     loaded = load_model(checkpoint)
     tokenizer = load_tokenizer(loaded.tokenizer_path)
     engine = Engine(loaded.decoder(), decode=tokenizer.decode)
@@ -77,6 +83,27 @@ def generate(
         result = next(_searched(asked, texts, beams)) if beams else _streamed(asked, prompt, seed, not json)
         shown = prompt + result["text"] if beams else ""
         emit({**source, **result}, json=json, render=lambda _: shown)
+
+
+def _refuse_beside_beams(sampled: bool, *, several: bool, stop: bool) -> None:
+    """Raises UsageError for options that a search does not read."""
+    if several or stop:
+        raise UsageError("--beams goes with neither --num-samples nor --stop", "leave out one or the other")
+    if sampled:
+        raise UsageError(
+            "--beams searches for the likeliest text: what belongs to sampling does nothing there",
+            "leave out --temperature, --top-k, --top-p, --min-p, --repetition-penalty and --seed",
+        )
+
+
+def _texts(prompt: str, prompts: Path | None) -> list[str]:
+    """What is to be continued. Raises UsageError or DataError."""
+    if prompts and prompt:
+        raise UsageError("--prompt and --prompts are both given", "give one of them")
+    texts = list(_read_prompts(prompts)) if prompts else [prompt]
+    for number, text in enumerate(texts, 1):
+        _refuse_surrogates(text, f"{prompts}, prompt {number}" if prompts else "--prompt")
+    return texts
 
 
 class _Asked(NamedTuple):

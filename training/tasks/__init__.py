@@ -3,13 +3,15 @@
 Read base.py, then causal_lm.py; each other file is another way of learning. `[objective]` chooses.
 """
 
-from typing import Any
-
 from models.bert.config import EncoderConfig
 from models.families import AnyModelConfig, kind_of
 from seedbed.errors import ConfigError
 from training.config import Config, ObjectiveConfig
 from training.tasks.base import Datasets, Task, each_tensor
+from training.tasks.causal_lm import CausalLMTask, DistillationTask
+from training.tasks.classification import ClassificationTask
+from training.tasks.masked_lm import MaskedLMTask
+from training.tasks.span_corruption import SpanCorruptionTask
 
 __all__ = ["Datasets", "Task", "each_tensor", "filled_in", "make_task", "objective_of"]
 
@@ -17,14 +19,14 @@ HEADS = {"masked_lm": "masked_lm", "pretraining": "masked_lm", "sequence_classif
 """Head of an encoder -> the objective that trains it."""
 OBJECTIVES = {"decoder": ("causal_lm", "distillation"), "t5": ("span_corruption",)}
 """Kind of model -> the objectives that train it; the first is meant unless another is asked for."""
-SETTINGS = {
-    "causal_lm": ("num_chunks", "label_smoothing", "z_loss", "balance_loss", "router_z_loss"),
-    "distillation": ("num_chunks", "teacher", "temperature", "soft_share"),
-    "masked_lm": ("label_smoothing", "z_loss", "pairs", "whole_word"),
-    "classification": ("label_smoothing", "min_documents_per_label"),
-    "span_corruption": ("label_smoothing", "z_loss", "noise_density", "mean_span_length"),
+TASKS: dict[str, type[Task]] = {
+    "causal_lm": CausalLMTask,
+    "distillation": DistillationTask,
+    "masked_lm": MaskedLMTask,
+    "classification": ClassificationTask,
+    "span_corruption": SpanCorruptionTask,
 }
-"""Objective -> the fields of [objective] that it reads."""
+"""Objective -> how its samples look."""
 DECODERS_ALONE = (("order", ("packing", "overflow", "within_documents")), ("eval", ("prompt",)))
 """What is read for decoders alone: how documents are packed, and the text that is continued."""
 
@@ -54,7 +56,7 @@ def objective_of(config: Config) -> str:
 
 def _refuse_idle_settings(config: Config, name: str) -> None:
     """Raises ConfigError for a setting that was made and that nothing in objective `name` reads."""
-    read = {"name", *SETTINGS[name]}
+    read = {"name", *TASKS[name].settings}
     for section, fields in (("objective", ObjectiveConfig.model_fields), *DECODERS_ALONE):
         given = getattr(config, section)
         for field in fields:
@@ -70,30 +72,9 @@ def _refuse_idle_settings(config: Config, name: str) -> None:
 
 def make_task(config: Config, datasets: Datasets) -> Task:
     """The task of a configuration whose sizes are filled in."""
-    task: Task = _task(config)(config, datasets)
-    return task
+    return TASKS[objective_of(config)](config, datasets)
 
 
 def filled_in(config: Config, datasets: Datasets) -> AnyModelConfig:
     """`config.model` with the sizes that the data decide."""
-    model: AnyModelConfig = _task(config).filled_in(config, datasets)
-    return model
-
-
-def _task(config: Config) -> Any:
-    name = objective_of(config)
-    if name == "masked_lm":
-        from training.tasks.masked_lm import MaskedLMTask
-
-        return MaskedLMTask
-    if name == "classification":
-        from training.tasks.classification import ClassificationTask
-
-        return ClassificationTask
-    if name == "span_corruption":
-        from training.tasks.span_corruption import SpanCorruptionTask
-
-        return SpanCorruptionTask
-    from training.tasks.causal_lm import CausalLMTask, DistillationTask
-
-    return DistillationTask if name == "distillation" else CausalLMTask
+    return TASKS[objective_of(config)].filled_in(config, datasets)

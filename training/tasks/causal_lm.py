@@ -1,6 +1,7 @@
 """Predicting the next token of documents, with a decoder."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,12 +16,20 @@ from training.config import Config
 from training.objectives import Objective, TensorBatch
 from training.objectives.causal_lm import CausalLM
 from training.objectives.distillation import Distillation
-from training.tasks.base import Datasets
+from training.tasks.base import Datasets, Task
 from training.tasks.vocabulary import with_vocabulary
 
 
-class CausalLMTask:
+class CausalLMTask(Task):
     """Windows of tokens, as `[order]` fills them with documents."""
+
+    settings: ClassVar[tuple[str, ...]] = (
+        "num_chunks",
+        "label_smoothing",
+        "z_loss",
+        "balance_loss",
+        "router_z_loss",
+    )
 
     def __init__(self, config: Config, datasets: Datasets) -> None:
         settings = config.objective
@@ -66,15 +75,11 @@ class CausalLMTask:
         lengths = self._token_bytes[batch.targets.cpu().numpy()]
         return float(np.sum(lengths * batch.weights.cpu().numpy()))
 
-    def notices(self) -> list[str]:
-        return []
-
-    def attachments(self) -> dict[str, bytes]:
-        return {}
-
 
 class DistillationTask(CausalLMTask):
     """The same samples, learned from the distributions of a teacher as well."""
+
+    settings = ("num_chunks", "teacher", "temperature", "soft_share")
 
     def __init__(self, config: Config, datasets: Datasets) -> None:
         super().__init__(config, datasets)

@@ -17,12 +17,14 @@ from training.checkpoint.layout import LABELS
 from training.config import Config
 from training.objectives import Objective
 from training.objectives.classification import Classification, ClassificationBatch
-from training.tasks.base import Datasets
+from training.tasks.base import Datasets, Task
 from training.tasks.vocabulary import first, with_padding, with_vocabulary
 
 
-class ClassificationTask:
+class ClassificationTask(Task):
     """Documents that have a label with at least `objective.min_documents_per_label` of them."""
+
+    settings = ("label_smoothing", "min_documents_per_label")
 
     def __init__(self, config: Config, datasets: Datasets) -> None:
         self.config = config
@@ -65,9 +67,6 @@ class ClassificationTask:
             torch.from_numpy(batch.labels),
             torch.from_numpy(batch.weights),
         )
-
-    def scored_bytes(self, batch: ClassificationBatch) -> float:
-        return 0.0
 
     def notices(self) -> list[str]:
         num_documents = sum(split.num_documents for split in self._splits)

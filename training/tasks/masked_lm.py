@@ -13,12 +13,14 @@ from seedbed.errors import ConfigError
 from training.config import Config
 from training.objectives import Objective
 from training.objectives.masked_lm import MaskedBatch, MaskedLM
-from training.tasks.base import Datasets
+from training.tasks.base import Datasets, Task
 from training.tasks.vocabulary import first, with_padding, with_vocabulary
 
 
-class MaskedLMTask:
+class MaskedLMTask(Task):
     """Stretches of documents, or pairs of them, with pieces to predict."""
+
+    settings = ("label_smoothing", "z_loss", "pairs", "whole_word")
 
     def __init__(self, config: Config, datasets: Datasets) -> None:
         assert isinstance(config.model, EncoderConfig)
@@ -57,15 +59,6 @@ class MaskedLMTask:
             torch.from_numpy(batch.next_sentence),
             torch.from_numpy(batch.pair_weights),
         )
-
-    def scored_bytes(self, batch: MaskedBatch) -> float:
-        return 0.0
-
-    def notices(self) -> list[str]:
-        return []
-
-    def attachments(self) -> dict[str, bytes]:
-        return {}
 
 
 def _pairs(config: Config, model: EncoderConfig) -> Pairs:

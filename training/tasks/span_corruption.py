@@ -20,7 +20,7 @@ from training.config import Config
 from training.objectives import Objective
 from training.objectives.sequence_to_sequence import SequenceToSequence, SequenceToSequenceBatch
 from training.objectives.span_corruption import SpanCorruption
-from training.tasks.base import Datasets
+from training.tasks.base import Datasets, Task
 from training.tasks.vocabulary import NUM_SENTINELS, first, with_vocabulary
 
 
@@ -65,8 +65,10 @@ class CorruptedStream:
         return CorruptedBatch(tokens, targets, np.ones(targets.shape, dtype=np.float32))
 
 
-class SpanCorruptionTask:
+class SpanCorruptionTask(Task):
     """Windows of text with `objective.noise_density` of the tokens hidden."""
+
+    settings = ("label_smoothing", "z_loss", "noise_density", "mean_span_length")
 
     def __init__(self, config: Config, datasets: Datasets) -> None:
         assert isinstance(config.model, T5Config)
@@ -83,7 +85,7 @@ class SpanCorruptionTask:
 
     @classmethod
     def filled_in(cls, config: Config, datasets: Datasets) -> AnyModelConfig:
-        own = any(_own_sentinels(first(datasets).tokenizer().special_ids))
+        own = tuple(_own_sentinels(first(datasets).tokenizer().special_ids))
         return with_vocabulary(config.model, datasets, 0 if own else NUM_SENTINELS)
 
     def objective(self, device: torch.device) -> Objective:
@@ -101,15 +103,6 @@ class SpanCorruptionTask:
             torch.from_numpy(batch.targets),
             torch.from_numpy(batch.weights),
         )
-
-    def scored_bytes(self, batch: SequenceToSequenceBatch) -> float:
-        return 0.0
-
-    def notices(self) -> list[str]:
-        return []
-
-    def attachments(self) -> dict[str, bytes]:
-        return {}
 
 
 def _own_sentinels(special_ids: dict[str, int]) -> Iterator[int]:

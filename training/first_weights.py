@@ -1,0 +1,88 @@
+"""What a run may begin from: checkpoints that are sound, and fit its model, its tokens and its labels."""
+
+from pathlib import Path
+
+from data.shards import Dataset
+from data.tokenizers import find_tokenizer
+from models.families import is_head, parameter_shapes
+from seedbed.errors import ConfigError
+from training.checkpoint.layout import LABELS, resolve
+from training.checkpoint.reader import Checkpoint
+from training.config import Config
+from training.datasets import open_datasets
+from training.recipes import make_config, parse_toml
+from training.tasks import make_task
+
+FREE_OF_WEIGHTS = (
+    "head",
+    "num_labels",
+    "initialization",
+    "dropout",
+    "attention_dropout",
+    "head_dropout",
+)
+"""Settings of a model that may differ from those its first weights were trained with."""
+
+
+def verified(step: Path) -> Checkpoint:
+    """The checkpoint of a step directory, every byte of which was hashed."""
+    checkpoint = Checkpoint.open(step)
+    checkpoint.verify()
+    return checkpoint
+
+
+def sound_checkpoint(path: Path, config: Config) -> tuple[Checkpoint, list[str]]:
+    """A checkpoint that was verified and fits the model but for its head, and what it has no weights of."""
+    checkpoint = verified(resolve(path).resolve())
+    datasets = open_datasets(config.data)
+    check_tokenizer(checkpoint, next(iter(datasets.values())))
+    fresh = set(check_shapes(checkpoint, config, other_head=True))
+    labels = make_task(config, datasets).attachments().get(LABELS)
+    if labels and labels != (checkpoint.read_file(LABELS) if checkpoint.has_file(LABELS) else b""):
+        # A classifier of other labels: its rows mean something else, though there be as many.
+        fresh |= {name for name in parameter_shapes(config.model) if name.startswith("classifier.")}
+    return checkpoint, sorted(fresh)
+
+
+def other_settings(checkpoint: Checkpoint, config: Config) -> list[str]:
+    """What the weights of a checkpoint were trained with and will now be read with, where it differs."""
+    text = checkpoint.read_file("config.toml").decode()
+    before = make_config(parse_toml(text, "config.toml"), str(checkpoint.path)).model.model_dump()
+    after = config.model.model_dump()
+    return [
+        f"model.{name} was {before[name]!r}, is {after[name]!r}"
+        for name in before
+        if name in after and before[name] != after[name] and name not in FREE_OF_WEIGHTS
+    ]
+
+
+def check_tokenizer(checkpoint: Checkpoint, dataset: Dataset) -> None:
+    """Raises ConfigError unless the checkpoint's tokens are those of the data."""
+    if checkpoint.manifest["tokenizer_fingerprint"] != dataset.tokenizer_fingerprint:
+        raise ConfigError(
+            f"{checkpoint.path} was trained with another tokenizer than that of {dataset.location}: its ids "
+            "mean other text",
+            "train on data made with that tokenizer: --set data.path=... of the same data, or "
+            f"--set data.tokenizer={find_tokenizer(checkpoint.path)}",
+        )
+
+
+def check_shapes(checkpoint: Checkpoint, config: Config, *, other_head: bool = False) -> list[str]:
+    """Raises ConfigError when the stored weights are not those of `config.model`.
+
+    With `other_head`, heads may differ; returns the parameters that the checkpoint has no values for.
+    """
+    expected = {name: list(shape) for name, shape in parameter_shapes(config.model).items()}
+    stored = {
+        name.removeprefix("model/"): checkpoint.manifest["tensors"][name]["shape"]
+        for name in checkpoint.names("model/")
+    }
+    differing = [name for name in sorted({*expected, *stored}) if expected.get(name) != stored.get(name)]
+    for name in differing:
+        if not (other_head and is_head(config.model, name)):
+            raise ConfigError(
+                f"{checkpoint.path} does not fit [model]: 'model/{name}' has shape "
+                f"{stored.get(name, 'none')} in the checkpoint and {expected.get(name, 'none')} in the model",
+                "use the [model] settings that the checkpoint was trained with",
+            )
+    return [name for name in differing if name in expected]
