@@ -2,7 +2,7 @@
 
 A global batch is M micro-batches of a fixed size; micro-batch i belongs to rank i mod W at turn
 i div W. A rank without one in the last turn runs a micro-batch of weight zero, so that all ranks
-take part in the same collectives.
+take part in the same collectives. In exact mode lanes of consecutive micro-batches can take their place.
 """
 
 from dataclasses import dataclass
@@ -21,6 +21,13 @@ class BatchLayout:
     """M: micro-batches in a step."""
     num_ranks: int
     """W."""
+    num_leaves: int
+    """Runs of consecutive micro-batches that stay on one rank: M, but for `engine.exact_lanes`."""
+
+    @property
+    def micro_batches_per_leaf(self) -> int:
+        """Micro-batches that are added up on one rank before ranks share anything."""
+        return self.num_micro_batches // self.num_leaves
 
     @property
     def samples_per_step(self) -> int:
@@ -30,12 +37,13 @@ class BatchLayout:
     @property
     def turns(self) -> int:
         """Micro-batches that each rank runs in a step, empty ones included."""
-        return -(-self.num_micro_batches // self.num_ranks)
+        return -(-self.num_leaves // self.num_ranks) * self.micro_batches_per_leaf
 
     def micro_batch(self, rank: int, turn: int) -> int | None:
         """The index of the micro-batch of `rank` at `turn`, or None when there is none left."""
-        index = turn * self.num_ranks + rank
-        return index if index < self.num_micro_batches else None
+        leaf_turn, within = divmod(turn, self.micro_batches_per_leaf)
+        leaf = leaf_turn * self.num_ranks + rank
+        return leaf * self.micro_batches_per_leaf + within if leaf < self.num_leaves else None
 
 
 def batch_layout(config: Config) -> BatchLayout:
@@ -51,12 +59,20 @@ def batch_layout(config: Config) -> BatchLayout:
             f"set batch.tokens_per_step to {choices}, or change the micro-batch size",
         )
     num_micro_batches = tokens // micro_tokens
-    if config.engine.num_ranks > num_micro_batches:
+    num_leaves = config.engine.exact_lanes or num_micro_batches
+    if num_micro_batches % num_leaves:
         raise ConfigError(
-            f"engine.num_ranks = {config.engine.num_ranks} is more than the {num_micro_batches} "
-            f"micro-batch(es) of a step (batch.tokens_per_step = {tokens}, batch.micro_batch_size = "
+            f"engine.exact_lanes = {num_leaves} does not divide the {num_micro_batches} micro-batches "
+            "of a step",
+            "set it to a divisor, or leave it out",
+        )
+    if config.engine.num_ranks > num_leaves:
+        lanes = " in engine.exact_lanes" if config.engine.exact_lanes else ""
+        raise ConfigError(
+            f"engine.num_ranks = {config.engine.num_ranks} is more than the {num_leaves} "
+            f"micro-batch(es) of a step{lanes} (batch.tokens_per_step = {tokens}, batch.micro_batch_size = "
             f"{config.batch.micro_batch_size}, model.context = {config.model.context})",
-            f"use at most {num_micro_batches} ranks, a smaller batch.micro_batch_size, "
+            f"use at most {num_leaves} ranks, a smaller batch.micro_batch_size, "
             "or a larger batch.tokens_per_step",
         )
-    return BatchLayout(config.batch.micro_batch_size, num_micro_batches, config.engine.num_ranks)
+    return BatchLayout(config.batch.micro_batch_size, num_micro_batches, config.engine.num_ranks, num_leaves)

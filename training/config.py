@@ -128,8 +128,8 @@ class ScheduleConfig(Section):
 class EngineConfig(Section):
     """How the work is spread over processes."""
 
-    name: Literal["fsdp"] = Field("fsdp", json_schema_extra=PLACEMENT)
-    """fsdp: parameters, gradients and optimizer state sharded over the ranks (FSDP2)."""
+    name: Literal["ddp", "fsdp"] = Field("fsdp", json_schema_extra=PLACEMENT)
+    """fsdp: parameters, gradients and optimizer state sharded over the ranks (FSDP2); ddp: whole on each."""
     num_ranks: int = Field(1, ge=1, le=1_000_000, json_schema_extra=PLACEMENT)
     """Worker processes; one per GPU where there are GPUs."""
     threads_per_rank: int = Field(0, ge=0, le=4096, json_schema_extra=PLACEMENT)
@@ -139,16 +139,30 @@ class EngineConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16 is autocast over fp32 weights; auto takes it where the hardware multiplies bf16 natively."""
     exact: bool = False
-    """Bit-identical weights on any number of ranks."""
+    """Bit-identical weights on any number of ranks up to the micro-batches of a step, under ddp and fsdp."""
+    exact_lanes: int = Field(0, ge=0, le=1_000_000)
+    """In exact mode: ranks share gradients once per lane of consecutive micro-batches; 0 makes each a lane.
+    Fewer lanes mean less communication, and at most so many ranks."""
+    replicas: int = Field(1, ge=1, le=1_000_000, json_schema_extra=PLACEMENT)
+    """For fsdp: copies of the sharded model, each over num_ranks / replicas ranks (HSDP)."""
     reshard_after_forward: bool = Field(True, json_schema_extra=PLACEMENT)
     """Free gathered parameters between forward and backward: less memory, more communication."""
 
     @model_validator(mode="after")
-    def _exact_not_available(self) -> "EngineConfig":
-        if self.exact:
+    def _possible(self) -> "EngineConfig":
+        if self.exact and self.replicas > 1:
             raise ValueError(
-                "engine.exact = true is not available in this version; leave it out. A run on the same "
-                "number of ranks is already repeatable and resumes to the same bits"
+                "engine.exact = true with engine.replicas > 1: the sum over replicas is the library's, in an "
+                "order that depends on their number; set engine.replicas to 1"
+            )
+        if self.exact_lanes and not self.exact:
+            raise ValueError("engine.exact_lanes does nothing without engine.exact = true; leave it out")
+        if self.replicas > 1 and self.name != "fsdp":
+            raise ValueError(f'engine.replicas belongs to engine.name = "fsdp", not to "{self.name}"')
+        if self.num_ranks % self.replicas:
+            raise ValueError(
+                f"engine.num_ranks = {self.num_ranks} cannot be cut into engine.replicas = {self.replicas} "
+                "equal groups; make one a multiple of the other"
             )
         return self
 

@@ -12,12 +12,15 @@ def make_optimizer(
     parameters: Iterable[tuple[str, nn.Parameter]],
     config: OptimizerConfig,
     lr_scale: Callable[[str], float] = lambda _: 1.0,
+    *,
+    fused: bool = True,
 ) -> torch.optim.Optimizer:
     """The configured optimizer; weight decay falls on matrices alone, never on biases or gains.
 
     A parameter learns at the scheduled rate times `lr_scale` of its name, which its group states under that
     name and whoever sets the rate multiplies by. Weight decay is divided by it, so that their product, the
-    share of a weight that is forgotten in a step, is the same for all matrices.
+    share of a weight that is forgotten in a step, is the same for all matrices. Without `fused`, an element's
+    update does not depend on where it lies in a shard.
     """
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in parameters:
@@ -35,5 +38,5 @@ def make_optimizer(
         lr=config.lr,
         betas=config.betas,
         eps=config.eps,
-        fused=True,
+        fused=fused,
     )

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from data.loader import Prefetcher
 from data.order_hash import as_floats, from_floats, show_digest
@@ -133,20 +134,29 @@ class Trainer:
         step, rank = state.step + 1, self.group.rank
         batches, digest = self.batches.get(state.position)
         data_s = time.perf_counter() - started
-        losses, weights = [], []
+        losses: list[Tensor | None] = [None] * self.layout.num_micro_batches
+        weights = losses.copy()
         for turn, batch in enumerate(with_step_weights(batches, self.engine.sum_over_ranks)):
+            index = self.layout.micro_batch(rank, turn)
             # Dropout's.
-            index = self.layout.micro_batch(rank, turn) or 0
-            torch.manual_seed(seed64(self.config.run.seed, "dropout", state.position, index))
+            torch.manual_seed(seed64(self.config.run.seed, "dropout", state.position, index or 0))
             loss, weight = self.engine.micro_batch(
                 self.objective, self.on_device(batch), last=turn == self.layout.turns - 1
             )
-            losses.append(loss)
-            weights.append(weight)
-        local = [torch.stack(losses).double().sum().item(), torch.stack(weights).double().sum().item()]
-        loss_sum, weight_sum, stopping, save_failures, *digests = self.engine.sum_over_ranks(
-            [*local, float(self.stop.is_set), float(bool(self.saver.own_failure)), *as_floats(digest)]
+            if index is not None:
+                losses[index], weights[index] = loss, weight
+        stopping, save_failures, *sums = self.engine.sum_over_ranks(
+            [
+                float(self.stop.is_set),
+                float(bool(self.saver.own_failure)),
+                *as_floats(digest),
+                *as_numbers(losses),
+                *as_numbers(weights),
+            ]
         )
+        num, digests = self.layout.num_micro_batches, sums[: -2 * self.layout.num_micro_batches]
+        # In one order, whoever computed them.
+        loss_sum, weight_sum = sum(sums[-2 * num : -num]), sum(sums[-num:])
         if save_failures:
             self.saver.abort()
         loss_mean = loss_sum / weight_sum
@@ -245,3 +255,10 @@ class Trainer:
                     f"free some disk space, then: seedbed train --resume {self.run.path}",
                 )
         self.recorder.beat(state.step, phase)
+
+
+def as_numbers(values: list[Tensor | None]) -> list[float]:
+    """Scalars of a device, fetched at once; None is 0."""
+    found = [value for value in values if value is not None]
+    numbers = iter(torch.stack(found).double().tolist() if found else [])
+    return [0.0 if value is None else next(numbers) for value in values]

@@ -1,0 +1,131 @@
+"""Exact mode on real processes: one set of weights on any number of ranks, under both engines, when resized."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+WORKER = Path(__file__).with_name("engine_worker.py")
+# A width that is no multiple of 16, so that rows do not begin where vectors do.
+MODEL = {
+    "num_layers": 2, "width": 36, "num_heads": 3, "context": 16, "vocab_size": 67,
+    "dropout": 0.1,
+}  # fmt: skip
+BATCH = {"tokens_per_step": 8 * 2 * 16, "micro_batch_size": 2}
+
+
+def train(
+    folder: Path,
+    engine: str,
+    num_ranks: int,
+    *,
+    steps: int,
+    first: int = 0,
+    load: Path | None = None,
+    **options,
+) -> Path:
+    """A folder with the state after `steps` steps, from step `first`."""
+    folder.mkdir()
+    settings = {
+        "config": {
+            "model": MODEL,
+            "batch": BATCH,
+            "optimizer": {"clip_norm": 0.5},
+            "engine": {"name": engine, "precision": "fp32", "exact": True, **options},
+        },
+        "steps": steps,
+        "first": first,
+        **({"load": str(load)} if load else {}),
+    }
+    command = [sys.executable, "-P", str(WORKER), str(folder)]
+    processes = [
+        subprocess.Popen([*command, str(rank), str(num_ranks), json.dumps(settings)])
+        for rank in range(num_ranks)
+    ]
+    try:
+        assert [process.wait(timeout=300) for process in processes] == [0] * num_ranks
+    finally:
+        for process in processes:
+            process.kill()
+    return folder
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 over all weights and moments, put together from the ranks' parts."""
+    parts: dict[str, list[tuple[int, np.ndarray]]] = {}
+    for path in folder.glob("state-*.npz"):
+        for key, values in np.load(path).items():
+            name, _, offset = key.rpartition("@")
+            parts.setdefault(name, []).append((int(offset), values))
+    found = hashlib.sha256()
+    for name in sorted(parts):
+        found.update(name.encode())
+        for _, values in sorted(parts[name], key=lambda part: part[0]):
+            found.update(values.tobytes())
+    return found.hexdigest()
+
+
+def told(folder: Path) -> dict:
+    return json.loads((folder / "out-0.json").read_text())
+
+
+def test_ranks_and_engines_do_not_change_a_bit(tmp_path):
+    """The promise of the house: the same run gives the same weights on any number of machines."""
+    reference = train(tmp_path / "one", "fsdp", 1, steps=4)
+    for engine, num_ranks in (("ddp", 1), ("fsdp", 3), ("ddp", 2)):
+        other = train(tmp_path / f"{engine}-{num_ranks}", engine, num_ranks, steps=4)
+        assert digest(other) == digest(reference), (engine, num_ranks)
+        assert told(other) == told(reference), (engine, num_ranks)
+    resized = train(tmp_path / "half", "ddp", 3, steps=2)
+    resized = train(tmp_path / "resized", "fsdp", 2, steps=2, first=2, load=resized)
+    assert digest(resized) == digest(reference)
+
+
+def test_without_it_they_do(tmp_path):
+    """Or the test above could not fail."""
+    one = train(tmp_path / "one", "fsdp", 1, steps=4, exact=False)
+    three = train(tmp_path / "three", "fsdp", 3, steps=4, exact=False)
+    assert digest(one) != digest(three)
+    assert told(three)["losses"] == pytest.approx(told(one)["losses"], abs=1e-5)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_fifty_steps_on_one_to_eight_ranks(tmp_path, precision):
+    """With dropout and clipping; and a run that is resized 4 -> 3 -> 1 -> 2."""
+    layouts = [(engine, ranks) for engine in ("ddp", "fsdp") for ranks in (1, 2, 3, 4, 8)]
+    digests = {
+        layout: digest(train(tmp_path / f"{layout}", *layout, steps=50, precision=precision))
+        for layout in layouts
+    }
+    assert len(set(digests.values())) == 1, digests
+    state, first = None, 0
+    for number, (engine, ranks, steps) in enumerate(
+        [("fsdp", 4, 10), ("ddp", 3, 15), ("ddp", 1, 10), ("fsdp", 2, 15)]
+    ):
+        state = train(
+            tmp_path / f"resized-{number}",
+            engine,
+            ranks,
+            steps=steps,
+            first=first,
+            load=state,
+            precision=precision,
+        )
+        first += steps
+    assert {digest(state)} == set(digests.values())
+
+
+@pytest.mark.long
+def test_lanes_are_another_run_with_the_same_promise(tmp_path):
+    """Fewer reductions, another tree of additions; the ranks still do not show."""
+    runs = {
+        ranks: train(tmp_path / f"lanes-{ranks}", "fsdp", ranks, steps=4, exact_lanes=4)
+        for ranks in (1, 2, 4)
+    }
+    assert len({digest(run) for run in runs.values()}) == 1
+    assert digest(runs[1]) != digest(train(tmp_path / "all", "fsdp", 1, steps=4))

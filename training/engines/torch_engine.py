@@ -1,0 +1,209 @@
+"""What the engines on torch's own data parallelism share: everything but how a model is spread.
+
+Precision is autocast over fp32 weights, one policy for all of them.
+"""
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+from models.families import learning_rate_scale
+from training.batch_layout import batch_layout
+from training.config import Config
+from training.engines.base import Draw, Group, ReadShard, Shard
+from training.engines.exact import ExactReduction, row_squares
+from training.objectives import LossSum, Objective
+from training.optimizers import make_optimizer
+
+AUTOCAST = {"bf16": torch.bfloat16}
+
+
+class TorchEngine(ABC):
+    """See `training.engines.base.Engine`; a subclass spreads the model, and has ranks share gradients."""
+
+    splits_parameters: ClassVar[bool]
+    """Whether a rank holds a part of each parameter, or all of it."""
+
+    def __init__(self, model: nn.Module, draw: Draw, config: Config, group: Group) -> None:
+        self.model = model
+        self.group = group
+        self._draw = draw
+        self.clip_norm = config.optimizer.clip_norm
+        self.precision = config.engine.precision
+        # Taken once: while parameters are gathered, the modules hold the whole ones in their place.
+        self._parameters = list(model.named_parameters())
+        lr_scale = partial(learning_rate_scale, config.model)
+        self.optimizer = make_optimizer(
+            self._parameters, config.optimizer, lr_scale, fused=not config.engine.exact
+        )
+        self._reduction = ExactReduction(batch_layout(config)) if config.engine.exact else None
+
+    @classmethod
+    def prepare(cls, build: Callable[[], nn.Module], draw: Draw, config: Config, group: Group) -> Self:
+        with torch.device("meta"):
+            model = build()
+        cls._split(model, config, group)
+        model.to_empty(device=group.device)
+        engine = cls(model, draw, config, group)
+        engine.initialize()
+        return engine
+
+    @classmethod
+    @abstractmethod
+    def _split(cls, model: nn.Module, config: Config, group: Group) -> None:
+        """Leave to each rank its part of a model on the meta device."""
+
+    @abstractmethod
+    def _sharing(self, share: bool) -> contextlib.AbstractContextManager[object]:
+        """In which a micro-batch runs whose gradients are added to those of other ranks, or are not yet."""
+
+    @abstractmethod
+    def _loss(self, objective: Objective, batch: Any) -> LossSum:
+        """The loss of the model as it is spread."""
+
+    @torch.no_grad()
+    def initialize(self) -> None:
+        self.optimizer.state.clear()
+        for name, parameter in self._parameters:
+            local, _, offsets = local_part(parameter)
+            start = offsets[0] * (local.numel() // local.shape[0]) if local.numel() else 0
+            local.copy_(torch.from_numpy(self._draw(name, start, start + local.numel())).view(local.shape))
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        if self.precision in AUTOCAST:
+            return torch.autocast(self.group.device.type, dtype=AUTOCAST[self.precision])
+        return contextlib.nullcontext()
+
+    def micro_batch(self, objective: Objective, batch: Any, *, last: bool) -> tuple[Tensor, Tensor]:
+        self.model.train()
+        share = self._reduction.ends_leaf() if self._reduction else last
+        with self._sharing(share):
+            with self._autocast():
+                loss = self._loss(objective, batch)
+            loss.total.backward()
+        if self._reduction and share and not last:
+            # Zeros: the sum of all leaves is handed out with the last.
+            self.optimizer.zero_grad(set_to_none=True)
+        return loss.total.detach(), loss.weight
+
+    @torch.no_grad()
+    def step(self, lr: float, total_weight: float) -> float:
+        gradients = [local_part(p.grad)[0] for _, p in self._parameters if p.grad is not None]
+        squares = self._exact_squares() if self._reduction else self._squares(gradients)
+        norm = squares**0.5 / total_weight
+        if torch.tensor(norm).isfinite():
+            clip = min(1.0, self.clip_norm / (norm + 1e-6)) if self.clip_norm else 1.0
+            torch._foreach_mul_(gradients, clip / total_weight)
+            for parameter_group in self.optimizer.param_groups:
+                parameter_group["lr"] = lr * parameter_group["lr_scale"]
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _squares(self, gradients: list[Tensor]) -> float:
+        norms = torch._foreach_norm(gradients)
+        squares = torch.stack(norms).double().square().sum()
+        return self._sum_over_parts(squares).item()
+
+    def _exact_squares(self) -> float:
+        """Summed per row by whoever holds it, then over all rows of the model in one order."""
+        rows = [parameter.shape[0] if parameter.ndim else 1 for _, parameter in self._parameters]
+        squares = torch.zeros(sum(rows), dtype=torch.float64, device=self.group.device)
+        for (_, parameter), own in zip(self._parameters, squares.split(rows), strict=True):
+            if parameter.grad is not None:
+                local, _, offsets = local_part(parameter.grad)
+                first = offsets[0] if offsets else 0
+                own[first : first + len(local)] = row_squares(local)
+        return self._sum_over_parts(squares).sum().item()
+
+    def _sum_over_parts(self, values: Tensor) -> Tensor:
+        if self.splits_parameters:
+            dist.all_reduce(values)
+        return values
+
+    @torch.no_grad()
+    def evaluate(self, objective: Objective, batch: Any) -> dict[str, LossSum]:
+        with self._inference():
+            return objective.scores(self.model, batch)
+
+    @torch.no_grad()
+    def logits(self, tokens: Tensor) -> Tensor:
+        with self._inference():
+            return self.model(tokens)
+
+    @contextlib.contextmanager
+    def _inference(self) -> Iterator[None]:
+        self.model.eval()
+        with self._autocast():
+            yield
+
+    def barrier(self) -> None:
+        self.sum_over_ranks([0.0])
+
+    def sum_over_ranks(self, values: list[float]) -> list[float]:
+        total = torch.tensor(values, dtype=torch.float64, device=self.group.device)
+        dist.all_reduce(total)
+        return total.tolist()
+
+    def state(self, *, optimizer: bool = True) -> Iterator[Shard]:
+        for name, parameter in self._parameters:
+            yield from self._shards(f"model/{name}", parameter)
+        if optimizer:
+            for name, parameter in self._parameters:
+                for moment, value in sorted(self.optimizer.state[parameter].items()):
+                    yield from self._shards(f"optimizer/{name}/{moment}", value)
+
+    def _shards(self, name: str, tensor: Tensor) -> Iterator[Shard]:
+        if isinstance(tensor, DTensor) or self.group.rank == 0:
+            local, shape, offsets = local_part(tensor)
+            yield Shard(name, local, shape, offsets)
+
+    def load_state(self, read: ReadShard, *, optimizer: bool = True, keep: Collection[str] = ()) -> None:
+        if optimizer:
+            self._create_optimizer_state()
+        for name, parameter in self._parameters:
+            if name in keep:
+                continue
+            _fill(f"model/{name}", parameter, read)
+            if optimizer:
+                for moment, value in self.optimizer.state[parameter].items():
+                    _fill(f"optimizer/{name}/{moment}", value, read)
+
+    def _create_optimizer_state(self) -> None:
+        # Optimizers create their state in their first step; one with no gradient and no learning
+        # rate creates it and changes no weight.
+        for _, parameter in self._parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        for parameter_group in self.optimizer.param_groups:
+            parameter_group["lr"] = 0.0
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The layers of every stack: a decoder's, an encoder's, or those of both halves of a T5."""
+    stacks = (module for name, module in model.named_modules() if name.split(".")[-1] == "blocks")
+    return [block for stack in stacks for block in stack.children()]
+
+
+def local_part(tensor: Tensor | None) -> tuple[Tensor, tuple[int, ...], tuple[int, ...]]:
+    """(what this rank holds, global shape, where it begins) of a tensor, sharded or not."""
+    assert tensor is not None
+    if not isinstance(tensor, DTensor):
+        return tensor.detach(), tuple(tensor.shape), (0,) * tensor.ndim
+    _, offsets = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
+    return tensor.to_local().detach(), tuple(tensor.shape), tuple(offsets)
+
+
+def _fill(name: str, tensor: Tensor, read: ReadShard) -> None:
+    local, shape, offsets = local_part(tensor)
+    with torch.no_grad():
+        local.copy_(read(name, shape, offsets, tuple(local.shape)))
