@@ -52,9 +52,9 @@ class Attention(nn.Module):
     ) -> Tensor:
         B, T, _ = x_BTD.shape
         K = self.config.head_size
-        query_BHTK = self.query(x_BTD).view(B, T, -1, K).transpose(1, 2)
-        key_BGTK = self.key(x_BTD).view(B, T, -1, K).transpose(1, 2)
-        value_BGTK = self.value(x_BTD).view(B, T, -1, K).transpose(1, 2)
+        query_BHTK, key_BGTK, value_BGTK = (
+            one.view(B, T, -1, K).transpose(1, 2) for one in self.projected(x_BTD)
+        )
         if self.query_norm is not None and self.key_norm is not None:
             query_BHTK, key_BGTK = self.query_norm(query_BHTK), self.key_norm(key_BGTK)
         if angles is not None:
@@ -66,3 +66,7 @@ class Attention(nn.Module):
             cache.write(key_BGTK, value_BGTK)
             mixed_BHTK = cache.attend(query_BHTK, scale)
         return self.output(mixed_BHTK.transpose(1, 2).reshape(B, T, -1))
+
+    def projected(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, T, H K], [B, T, G K], [B, T, G K]: queries, keys and values."""
+        return self.query(x_BTD), self.key(x_BTD), self.value(x_BTD)

@@ -216,7 +216,8 @@ def _next_tokens(logits_BV: Tensor, texts: "list[_Text]") -> tuple[list[int], li
         for start in range(0, len(members), SAMPLED_ROWS):
             rows = members[start : start + SAMPLED_ROWS]
             own = [texts[row] for row in rows]
-            tokens_B, log_probs_B = _sample(logits_BV[rows], own, options)
+            chosen_BV = logits_BV if len(rows) == len(texts) else logits_BV[rows]
+            tokens_B, log_probs_B = _sample(chosen_BV, own, options)
             for row, token, log_prob in zip(rows, tokens_B.tolist(), log_probs_B.tolist(), strict=True):
                 tokens[row], log_probs[row] = token, log_prob
     return tokens, log_probs

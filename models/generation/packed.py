@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from models.attention import Attention
 from models.experts import Experts, MixtureOfExperts, Network
 from models.latent_attention import LatentAttention
 from models.mlp import GeluMLP, SwiGLU
@@ -100,6 +101,22 @@ class PackedMixtureOfExperts(MixtureOfExperts):
         return self.shared_gate.product(x_BTD, "sigmoid")
 
 
+class PackedAttention(Attention):
+    """Attention, its first three products made in one."""
+
+    def __init__(self, attention: Attention) -> None:
+        parts = (attention.query, attention.key, attention.value)
+        bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
+        product = Packed(torch.cat([part.weight for part in parts]), bias)
+        del attention.query, attention.key, attention.value
+        _take_over(self, attention)
+        self.product, self.sizes = product, [part.out_features for part in parts]
+
+    def projected(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value = self.product(x_BTD).split(self.sizes, dim=-1)
+        return query, key, value
+
+
 class PackedLatentAttention(LatentAttention):
     """LatentAttention, the matrices that are absorbed into queries and outputs packed for each head."""
 
@@ -145,6 +162,7 @@ def _packed(module: nn.Module) -> nn.Module:
 
 _REPLACEMENTS: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: PackedLinear,
+    Attention: PackedAttention,
     GeluMLP: PackedGeluMLP,
     SwiGLU: PackedSwiGLU,
     Experts: PackedExperts,
