@@ -92,35 +92,75 @@ class BatchConfig(Section):
 class OptimizerConfig(Section):
     """The update rule."""
 
-    name: Literal["adamw"] = "adamw"
-    """AdamW (Loshchilov and Hutter 2019)."""
+    name: Literal["adamw", "adam", "amsgrad", "sgd", "rmsprop", "adagrad", "adadelta", "rprop"] = "adamw"
+    """The published rules, as in torch.optim; AdamW is Loshchilov and Hutter 2019."""
     lr: float = Field(3e-4, gt=0)
     """Peak learning rate."""
     betas: tuple[float, float] = Field((0.9, 0.95), strict=False)
-    """Decay of the first and second moments."""
+    """Decay of the first and second moments; the second is that of rmsprop's and adadelta's mean too."""
+    momentum: float = Field(0.0, ge=0, lt=1)
+    """For sgd and rmsprop."""
+    nesterov: bool = False
+    """For sgd: the gradient is looked up ahead of the momentum (Nesterov 1983)."""
     eps: float = Field(1e-8, gt=0)
     """Added to the root of the second moment."""
     weight_decay: float = Field(0.1, ge=0)
-    """Decoupled decay, on matrices only."""
+    """On matrices only. Decoupled for adamw; added to the gradient by the others; rprop has none."""
+    l1: float = Field(0.0, ge=0)
+    """Coefficient of the sum of absolute weights of matrices, added to the loss."""
+    l2: float = Field(0.0, ge=0)
+    """Coefficient of half the sum of squared weights of matrices, added to the loss; with l1, elastic net."""
     clip_norm: float = Field(1.0, ge=0)
     """Largest gradient norm over all parameters; 0 turns clipping off."""
+    clip_value: float = Field(0.0, ge=0)
+    """Largest absolute value of a gradient's element, after the norm; 0 turns it off."""
 
     @model_validator(mode="after")
-    def _betas_in_range(self) -> "OptimizerConfig":
+    def _consistent(self) -> "OptimizerConfig":
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"optimizer.betas = {list(self.betas)} must lie in [0, 1)")
+        if self.momentum and self.name not in ("sgd", "rmsprop"):
+            raise ValueError(
+                f'optimizer.momentum does nothing for optimizer.name = "{self.name}"; leave it out'
+            )
+        if self.nesterov and not (self.name == "sgd" and self.momentum):
+            raise ValueError(
+                'optimizer.nesterov needs optimizer.name = "sgd" and an optimizer.momentum above 0'
+            )
         return self
 
 
 class ScheduleConfig(Section):
     """The learning rate as a function of the step."""
 
-    name: Literal["cosine", "wsd", "constant"] = Field("cosine", json_schema_extra=SCHEDULE)
-    """Warm-up then cosine decay; warm-up, stable, linear decay; or warm-up then constant."""
+    name: Literal[
+        "cosine",
+        "wsd",
+        "constant",
+        "linear",
+        "polynomial",
+        "restarts",
+        "step",
+        "exponential",
+        "power",
+        "inverse_sqrt",
+    ] = Field("cosine", json_schema_extra=SCHEDULE)
+    """What follows the warm-up: a fall to min_ratio as a half cosine, at the end alone (wsd: warm-up, stable,
+    linear decay), along a line or a polynomial, or as num_cycles half cosines; nothing (constant); or a decay
+    that stops at min_ratio: num_drops drops by factor, exponentially to factor, (1 + t / decay_share)^-power
+    of the progress t, or with the inverse square root of the step."""
     warmup_share: float = Field(0.02, ge=0, lt=1, json_schema_extra=SCHEDULE)
     """Share of run.steps in which the rate rises linearly from zero."""
     decay_share: float = Field(0.2, gt=0, le=1, json_schema_extra=SCHEDULE)
-    """For wsd: share of run.steps in which the rate falls linearly at the end."""
+    """For wsd: share of run.steps in which the rate falls linearly at the end. For power: its time scale."""
+    power: float = Field(1.0, gt=0, json_schema_extra=SCHEDULE)
+    """For polynomial and power: the exponent."""
+    factor: float = Field(0.1, gt=0, lt=1, json_schema_extra=SCHEDULE)
+    """For step: what each drop multiplies the rate by. For exponential: the share of the peak at the end."""
+    num_drops: int = Field(2, ge=1, json_schema_extra=SCHEDULE)
+    """For step: drops, evenly spread."""
+    num_cycles: int = Field(4, ge=1, json_schema_extra=SCHEDULE)
+    """For restarts: cycles of equal length."""
     min_ratio: float = Field(0.1, ge=0, le=1, json_schema_extra=SCHEDULE)
     """The last learning rate as a share of the peak."""
 
@@ -133,7 +173,7 @@ class EngineConfig(Section):
     num_ranks: int = Field(1, ge=1, le=1_000_000, json_schema_extra=PLACEMENT)
     """Worker processes; one per GPU where there are GPUs."""
     threads_per_rank: int = Field(0, ge=0, le=4096, json_schema_extra=PLACEMENT)
-    """CPU threads of one rank; 0 shares the cores out evenly."""
+    """CPU threads of one rank; 0 shares the cores out evenly, in exact mode takes 1."""
     device: Literal["auto", "cpu", "cuda"] = Field("auto", json_schema_extra=PLACEMENT)
     """auto takes GPUs when there are enough for all ranks."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -40,6 +40,9 @@ class DdpEngine(TorchEngine):
     def _split(cls, model: nn.Module, config: Config, group: Group) -> None:
         """Nothing is split."""
 
+    def _exposes_parts(self) -> bool:
+        return self.group.rank == 0
+
     def _sharing(self, share: bool) -> contextlib.AbstractContextManager[object]:
         return contextlib.nullcontext() if share else self._parallel.no_sync()
 

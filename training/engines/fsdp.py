@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 from training.config import Config
-from training.engines.base import Draw, Group, Shard
+from training.engines.base import Draw, Group
 from training.engines.exact import use_exact_reduction
 from training.engines.torch_engine import TorchEngine, blocks_of
 from training.objectives import LossSum, Objective
@@ -73,10 +73,8 @@ class FsdpEngine(TorchEngine):
         dist.all_reduce(values, group=self._mesh.get_group("shard"))
         return values
 
-    def _shards(self, name: str, tensor: Tensor) -> Iterator[Shard]:
-        first_replica = self._mesh.ndim == 1 or self._mesh.get_local_rank("replicate") == 0
-        if first_replica:
-            yield from super()._shards(name, tensor)
+    def _exposes_parts(self) -> bool:
+        return self._mesh.ndim == 1 or self._mesh.get_local_rank("replicate") == 0
 
 
 def _sharded_modules(model: nn.Module) -> list[FSDPModule]:

@@ -36,14 +36,21 @@ class TorchEngine(ABC):
         self.model = model
         self.group = group
         self._draw = draw
-        self.clip_norm = config.optimizer.clip_norm
+        self._config = config.optimizer
         self.precision = config.engine.precision
         # Taken once: while parameters are gathered, the modules hold the whole ones in their place.
         self._parameters = list(model.named_parameters())
-        lr_scale = partial(learning_rate_scale, config.model)
-        self.optimizer = make_optimizer(
-            self._parameters, config.optimizer, lr_scale, fused=not config.engine.exact
+        # What the optimizer knows. Every rule here is element by element: it needs no more than this rank's
+        # part, as a plain tensor.
+        self._parts = [nn.Parameter(local_part(parameter)[0]) for _, parameter in self._parameters]
+        self._make_optimizer = partial(
+            make_optimizer,
+            [(name, part) for (name, _), part in zip(self._parameters, self._parts, strict=True)],
+            config.optimizer,
+            partial(learning_rate_scale, config.model),
+            fused=not config.engine.exact,
         )
+        self.optimizer = self._make_optimizer()
         self._reduction = ExactReduction(batch_layout(config)) if config.engine.exact else None
 
     @classmethod
@@ -71,7 +78,7 @@ class TorchEngine(ABC):
 
     @torch.no_grad()
     def initialize(self) -> None:
-        self.optimizer.state.clear()
+        self.optimizer = self._make_optimizer()
         for name, parameter in self._parameters:
             local, _, offsets = local_part(parameter)
             start = offsets[0] * (local.numel() // local.shape[0]) if local.numel() else 0
@@ -91,7 +98,7 @@ class TorchEngine(ABC):
             loss.total.backward()
         if self._reduction and share and not last:
             # Zeros: the sum of all leaves is handed out with the last.
-            self.optimizer.zero_grad(set_to_none=True)
+            self._forget_gradients()
         return loss.total.detach(), loss.weight
 
     @torch.no_grad()
@@ -100,13 +107,37 @@ class TorchEngine(ABC):
         squares = self._exact_squares() if self._reduction else self._squares(gradients)
         norm = squares**0.5 / total_weight
         if torch.tensor(norm).isfinite():
-            clip = min(1.0, self.clip_norm / (norm + 1e-6)) if self.clip_norm else 1.0
+            clip_norm = self._config.clip_norm
+            clip = min(1.0, clip_norm / (norm + 1e-6)) if clip_norm else 1.0
             torch._foreach_mul_(gradients, clip / total_weight)
+            self._regularise(gradients)
             for parameter_group in self.optimizer.param_groups:
                 parameter_group["lr"] = lr * parameter_group["lr_scale"]
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+            self._update()
+        self._forget_gradients()
         return norm
+
+    def _update(self) -> None:
+        for (_, parameter), part in zip(self._parameters, self._parts, strict=True):
+            # Taken anew: an engine may move its storage before the first forward.
+            part.data = local_part(parameter)[0]
+            part.grad = None if parameter.grad is None else local_part(parameter.grad)[0]
+        self.optimizer.step()
+
+    def _forget_gradients(self) -> None:
+        for (_, parameter), part in zip(self._parameters, self._parts, strict=True):
+            parameter.grad = part.grad = None
+
+    def _regularise(self, gradients: list[Tensor]) -> None:
+        if self._config.clip_value:
+            torch._foreach_clamp_min_(gradients, -self._config.clip_value)
+            torch._foreach_clamp_max_(gradients, self._config.clip_value)
+        if not (self._config.l1 or self._config.l2):
+            return
+        for _, parameter in self._parameters:
+            if parameter.ndim > 1 and parameter.grad is not None:
+                weights, gradient = local_part(parameter)[0], local_part(parameter.grad)[0]
+                gradient.add_(weights, alpha=self._config.l2).add_(weights.sign(), alpha=self._config.l1)
 
     def _squares(self, gradients: list[Tensor]) -> float:
         norms = torch._foreach_norm(gradients)
@@ -155,37 +186,44 @@ class TorchEngine(ABC):
 
     def state(self, *, optimizer: bool = True) -> Iterator[Shard]:
         for name, parameter in self._parameters:
-            yield from self._shards(f"model/{name}", parameter)
+            if self._exposes_parts():
+                yield Shard(f"model/{name}", *local_part(parameter))
         if optimizer:
-            for name, parameter in self._parameters:
-                for moment, value in sorted(self.optimizer.state[parameter].items()):
-                    yield from self._shards(f"optimizer/{name}/{moment}", value)
+            for (name, parameter), part in zip(self._parameters, self._parts, strict=True):
+                for moment, value in sorted(self.optimizer.state[part].items()):
+                    _, shape, offsets = local_part(parameter)
+                    if value.ndim == 0 and self.group.rank == 0:
+                        yield Shard(f"optimizer/{name}/{moment}", value, (), ())
+                    elif value.ndim and self._exposes_parts():
+                        yield Shard(f"optimizer/{name}/{moment}", value, shape, offsets)
 
-    def _shards(self, name: str, tensor: Tensor) -> Iterator[Shard]:
-        if isinstance(tensor, DTensor) or self.group.rank == 0:
-            local, shape, offsets = local_part(tensor)
-            yield Shard(name, local, shape, offsets)
+    @abstractmethod
+    def _exposes_parts(self) -> bool:
+        """Whether this rank's parts are what a checkpoint takes; each element is to be held by one rank."""
 
     def load_state(self, read: ReadShard, *, optimizer: bool = True, keep: Collection[str] = ()) -> None:
         if optimizer:
             self._create_optimizer_state()
-        for name, parameter in self._parameters:
+        for (name, parameter), part in zip(self._parameters, self._parts, strict=True):
             if name in keep:
                 continue
-            _fill(f"model/{name}", parameter, read)
+            local, shape, offsets = local_part(parameter)
+            _fill(f"model/{name}", local, shape, offsets, read)
             if optimizer:
-                for moment, value in self.optimizer.state[parameter].items():
-                    _fill(f"optimizer/{name}/{moment}", value, read)
+                for moment, value in self.optimizer.state[part].items():
+                    where = (shape, offsets) if value.ndim else ((), ())
+                    _fill(f"optimizer/{name}/{moment}", value, *where, read)
 
+    @torch.no_grad()
     def _create_optimizer_state(self) -> None:
         # Optimizers create their state in their first step; one with no gradient and no learning
-        # rate creates it and changes no weight.
+        # rate creates it, and what it does to weights is loaded over.
         for _, parameter in self._parameters:
             parameter.grad = torch.zeros_like(parameter)
         for parameter_group in self.optimizer.param_groups:
             parameter_group["lr"] = 0.0
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._update()
+        self._forget_gradients()
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
@@ -203,7 +241,8 @@ def local_part(tensor: Tensor | None) -> tuple[Tensor, tuple[int, ...], tuple[in
     return tensor.to_local().detach(), tuple(tensor.shape), tuple(offsets)
 
 
-def _fill(name: str, tensor: Tensor, read: ReadShard) -> None:
-    local, shape, offsets = local_part(tensor)
+def _fill(
+    name: str, local: Tensor, shape: tuple[int, ...], offsets: tuple[int, ...], read: ReadShard
+) -> None:
     with torch.no_grad():
         local.copy_(read(name, shape, offsets, tuple(local.shape)))
