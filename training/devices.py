@@ -51,7 +51,9 @@ def choose_precision(engine: EngineConfig) -> str:
 
 
 def threads_per_rank(engine: EngineConfig) -> int:
-    """CPU threads for one rank."""
+    """CPU threads for one rank. Several threads sum to other bits, so exact mode does not share cores out."""
+    if engine.exact and not engine.threads_per_rank:
+        return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return engine.threads_per_rank or max(1, cores // engine.num_ranks)
 

@@ -89,7 +89,12 @@ def _resumed(trainer: "Trainer", checkpoint: Checkpoint) -> TrainState:
     state = TrainState(checkpoint.step, checkpoint.position)
     _begin(trainer, state, f"resumed from step {checkpoint.step}")
     before, now = checkpoint.manifest.get("world", {}), trainer.world()
-    changed = [f"{key} {before.get(key)!r} -> {now[key]!r}" for key in now if before.get(key) != now[key]]
+    free = {"engine", "num_ranks"} if trainer.config.engine.exact else set()
+    changed = [
+        f"{key} {before.get(key)!r} -> {now[key]!r}"
+        for key in now
+        if key not in free and before.get(key) != now[key]
+    ]
     if changed:
         trainer.recorder.event(
             "world_changed",

@@ -34,6 +34,13 @@ def train(
         Path | None, typer.Option("--init-from", metavar="CHECKPOINT", help="Start from these weights alone.")
     ] = None,
     sets: Sets = None,
+    verify_exact: Annotated[
+        bool,
+        typer.Option(
+            "--verify-exact",
+            help="Prove on a few steps of this recipe that neither ranks nor engine show in the weights.",
+        ),
+    ] = False,
     list_recipes: Annotated[bool, typer.Option("--list", help="List the shipped recipes.")] = False,
     json: Json = False,
 ) -> None:
@@ -43,6 +50,8 @@ def train(
     """
     if list_recipes:
         return _list_recipes(json)
+    if verify_exact:
+        return _verify_exact(recipe, sets or [], json, alone=not (run_dir or resume or fork or init_from))
     from cluster.runner import announce, run_supervised
     from training import prepare
     from training.run_directory import RunDirectory
@@ -119,6 +128,16 @@ def _summary_text(summary: dict[str, Any]) -> str:
         f"  seedbed runs show {run}",
     ]
     return "\n".join(line for line in lines if line)
+
+
+def _verify_exact(recipe: str | None, sets: list[str], json: bool, *, alone: bool) -> None:
+    if recipe is None or not alone:
+        raise UsageError(
+            "--verify-exact takes a recipe and --set, nothing else", "seedbed train gpt-demo --verify-exact"
+        )
+    from cluster.verify_exact import verification_text, verify_exact
+
+    emit(verify_exact(recipe, sets), json=json, render=verification_text)
 
 
 def _list_recipes(json: bool) -> None:

@@ -1,7 +1,8 @@
-"""Exact mode on real processes: one set of weights on any number of ranks, under both engines, when resized."""
+"""Exact mode on real processes: one set of weights on any number of ranks, under both engines, if resized."""
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -129,3 +130,39 @@ def test_lanes_are_another_run_with_the_same_promise(tmp_path):
     }
     assert len({digest(run) for run in runs.values()}) == 1
     assert digest(runs[1]) != digest(train(tmp_path / "all", "fsdp", 1, steps=4))
+
+
+def test_a_run_is_resumed_on_other_ranks_with_another_engine_to_the_same_bits(tmp_path, seedbed_cli):
+    """What a user of a shrinking cluster sees; and nothing is said of another curve."""
+    settings = {
+        "model.num_layers": 1, "model.width": 36, "model.num_heads": 3, "model.context": 32,
+        "model.dropout": 0.1,
+        "batch.micro_batch_size": 2, "batch.tokens_per_step": 256, "engine.exact": "true",
+        "run.steps": 6, "checkpoint.every_steps": 3, "eval.every_steps": 0, "tracking.mlflow": "false",
+    }  # fmt: skip
+    sets = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    seedbed_cli("train", "gpt-demo", "--run-dir", "whole", *sets, "--set", "engine.num_ranks=1")
+    seedbed_cli("train", "gpt-demo", "--run-dir", "cut", *sets, "--set", "engine.num_ranks=3")
+    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step-6")
+    seedbed_cli("train", "--resume", "cut", "--set", "engine.num_ranks=2", "--set", "engine.name=ddp")
+    hashes = [
+        json.loads(seedbed_cli("checkpoint", "hash", run, "--optimizer", "--json").stdout)["hash"]
+        for run in ("whole", "cut")
+    ]
+    assert hashes[0] == hashes[1]
+    assert "world_changed" not in (tmp_path / "cut" / "events.jsonl").read_text()
+
+
+def test_a_user_can_have_it_proved_on_a_recipe(seedbed_cli):
+    """One hash on every layout, and the cost."""
+    sizes = ("model.num_layers=1", "model.width=36", "model.num_heads=3", "model.context=32")
+    batch = ("batch.micro_batch_size=2", "batch.tokens_per_step=256")
+    sets = [part for setting in (*sizes, *batch) for part in ("--set", setting)]
+    result = json.loads(
+        seedbed_cli("train", "gpt-demo", "--verify-exact", "--json", *sets, timeout_s=240).stdout
+    )
+    exact = [(row["engine"], row["num_ranks"]) for row in result["layouts"] if row["exact"]]
+    assert exact == [("fsdp", 1), ("ddp", 2), ("fsdp", 2)]
+    assert {row["hash"] for row in result["layouts"] if row["exact"]} == {result["hash"]}
+    assert result["layouts"][-1]["hash"] != result["hash"]
+    assert result["cost"] > -1
