@@ -122,6 +122,20 @@ def test_fifty_steps_on_one_to_eight_ranks(tmp_path, precision):
 
 
 @pytest.mark.long
+def test_replicas_of_a_sharded_model_learn_the_same(tmp_path):
+    """HSDP, two replicas over two ranks each: what one rank learns, every element stored by one rank."""
+    one = train(tmp_path / "one", "fsdp", 1, steps=4, exact=False)
+    four = train(tmp_path / "four", "fsdp", 4, steps=4, exact=False, replicas=2)
+    assert told(four)["losses"] == pytest.approx(told(one)["losses"], abs=1e-5)
+    assert told(four)["norms"] == pytest.approx(told(one)["norms"], rel=1e-4)
+    sizes = [
+        sum(values.size for path in folder.glob("state-*.npz") for values in np.load(path).values())
+        for folder in (one, four)
+    ]
+    assert sizes[0] == sizes[1]
+
+
+@pytest.mark.long
 def test_lanes_are_another_run_with_the_same_promise(tmp_path):
     """Fewer reductions, another tree of additions; the ranks still do not show."""
     runs = {
