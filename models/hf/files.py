@@ -16,7 +16,13 @@ MAX_SHARD_BYTES = 5 * 10**9
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The settings of config.json."""
-    return _read_json(folder / CONFIG)
+    values = _read_json(folder / CONFIG)
+    named = values.get("architectures")
+    if not (named is None or (isinstance(named, list) and all(isinstance(name, str) for name in named))):
+        raise DataError(
+            f"{folder / CONFIG}: architectures is {named!r}, not a list of names", "copy the folder again"
+        )
+    return values
 
 
 class Weights:

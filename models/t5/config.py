@@ -68,6 +68,10 @@ class T5Config(BaseModel):
                 f"model.max_distance = {self.max_distance} must be more than model.num_buckets / 2 = "
                 f"{self.num_buckets // 2}"
             )
+        if self.vocab_size and self.start_id >= self.vocab_size:
+            raise ValueError(
+                f"model.start_id = {self.start_id} lies outside model.vocab_size = {self.vocab_size}"
+            )
         return self
 
     @property

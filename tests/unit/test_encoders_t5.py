@@ -212,7 +212,11 @@ def test_copies_of_the_embedding_in_old_files_are_named_and_others_refused(tmp_p
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"num_buckets": 30}, "divisible by 4"), ({"max_distance": 16}, "must be more than")],
+    [
+        ({"num_buckets": 30}, "divisible by 4"),
+        ({"max_distance": 16}, "must be more than"),
+        ({"vocab_size": 8, "start_id": 8}, "outside model.vocab_size"),
+    ],
 )
 def test_buckets_that_cannot_be_are_refused(changes, said):
     with pytest.raises(ValueError, match=said):

@@ -302,6 +302,7 @@ NORM = "model.norm.weight"
         ({"settings": {"quantization_config": {"bits": 4}}}, "quantized"),
         ({"settings": {"model_type": "gptj", "architectures": ["GPTJLM"]}}, "GPTJ.*supported: .*qwen2"),
         ({"settings": {"architectures": ["LlamaForTokens"]}}, "LlamaForTokens"),
+        ({"settings": {"architectures": "LlamaForCausalLM"}}, "'LlamaForCausalLM', not a list of names"),
         (
             {"settings": {"tie_word_embeddings": True}},
             "head and embedding are one, and stores two that differ",
