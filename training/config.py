@@ -168,8 +168,9 @@ class ScheduleConfig(Section):
 class EngineConfig(Section):
     """How the work is spread over processes."""
 
-    name: Literal["ddp", "fsdp"] = Field("fsdp", json_schema_extra=PLACEMENT)
-    """fsdp: parameters, gradients and optimizer state sharded over the ranks (FSDP2); ddp: whole on each."""
+    name: Literal["ddp", "fsdp", "zero1", "zero2", "zero3"] = Field("fsdp", json_schema_extra=PLACEMENT)
+    """fsdp: parameters, gradients and optimizer state sharded over the ranks (FSDP2); ddp: whole on each;
+    zero1, zero2, zero3: DeepSpeed shards optimizer state, then gradients too, then parameters too."""
     num_ranks: int = Field(1, ge=1, le=1_000_000, json_schema_extra=PLACEMENT)
     """Worker processes; one per GPU where there are GPUs."""
     threads_per_rank: int = Field(0, ge=0, le=4096, json_schema_extra=PLACEMENT)
@@ -187,6 +188,8 @@ class EngineConfig(Section):
     """For fsdp: copies of the sharded model, each over num_ranks / replicas ranks (HSDP)."""
     reshard_after_forward: bool = Field(True, json_schema_extra=PLACEMENT)
     """Free gathered parameters between forward and backward: less memory, more communication."""
+    deepspeed: dict[str, Any] = Field({}, json_schema_extra=PLACEMENT)
+    """For zero1 to zero3: more of DeepSpeed's own settings. What follows from ours cannot be contradicted."""
 
     @model_validator(mode="after")
     def _possible(self) -> "EngineConfig":
@@ -195,6 +198,13 @@ class EngineConfig(Section):
                 "engine.exact = true with engine.replicas > 1: the sum over replicas is the library's, in an "
                 "order that depends on their number; set engine.replicas to 1"
             )
+        if self.exact and self.name not in ("ddp", "fsdp"):
+            raise ValueError(
+                f'engine.exact = true with engine.name = "{self.name}": the sums over ranks are '
+                "DeepSpeed's, in an order that depends on their number; set engine.name to fsdp or ddp"
+            )
+        if self.deepspeed and not self.name.startswith("zero"):
+            raise ValueError(f'engine.deepspeed does nothing for engine.name = "{self.name}"; leave it out')
         if self.exact_lanes and not self.exact:
             raise ValueError("engine.exact_lanes does nothing without engine.exact = true; leave it out")
         if self.replicas > 1 and self.name != "fsdp":
@@ -264,6 +274,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
+        if self.engine.name.startswith("zero") and self.optimizer.name == "adagrad":
+            raise ValueError(
+                f'optimizer.name = "adagrad" with engine.name = "{self.engine.name}": DeepSpeed makes its '
+                "own Adagrad, without our groups of parameters; set engine.name to fsdp, or another optimizer"
+            )
         if self.schedule.name == "wsd" and self.schedule.warmup_share + self.schedule.decay_share > 1:
             raise ValueError(
                 f"schedule.warmup_share = {self.schedule.warmup_share} and schedule.decay_share = "

@@ -6,6 +6,7 @@ torch is imported where it is asked, so that a command that only reads a configu
 import os
 import resource
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,8 +108,13 @@ def memory_bytes(device: "torch.device") -> int:
 def resolve_hardware(config: Config) -> Config:
     """The configuration with 'auto' replaced by what this machine gives, so that the choice is recorded.
 
-    Raises ConfigError when GPUs are asked for and there are too few.
+    Raises ConfigError when GPUs are asked for and there are too few, or the engine's package is missing.
     """
+    if config.engine.name.startswith("zero") and not find_spec("deepspeed"):
+        raise ConfigError(
+            f"engine.name = {config.engine.name!r} is DeepSpeed's, and deepspeed is not installed here",
+            "pip install 'seedbed[deepspeed]', or set engine.name to fsdp",
+        )
     if config.engine.device == "cuda":
         import torch
 

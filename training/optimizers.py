@@ -29,7 +29,9 @@ def make_optimizer(
     """
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in parameters:
-        groups.setdefault((parameter.ndim < 2, lr_scale(name)), []).append(parameter)
+        # DeepSpeed leaves an empty tensor in the place of a parameter that it spreads.
+        shape = getattr(parameter, "ds_shape", parameter.shape)
+        groups.setdefault((len(shape) < 2, lr_scale(name)), []).append(parameter)
     decoupled = config.name in DECOUPLED
     return _maker(config, fused)(
         [

@@ -1,21 +1,25 @@
-"""One rank of a small training on random tokens: started by the tests of the engines, one process per rank.
+"""One rank of small trainings on random tokens: started by the tests of the engines, one process per rank.
 
-    python engine_worker.py FOLDER RANK NUM_RANKS SETTINGS
+    python engine_worker.py RENDEZVOUS RANK NUM_RANKS JOBS
 
-SETTINGS is JSON: `config` (tables), `steps`, and, when it goes on from a state, `load` (a folder of .npz).
-It leaves its shards of the final state in FOLDER, and the losses and norms of its steps.
+JOBS is a JSON list of {folder, config (tables), steps}, done one after another; with `load` (a folder) a job
+goes on from the state that another left. Each leaves in its folder its shards of the final state, those that
+it began with if it loaded any, and the losses and norms of its steps.
 """
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from models.families import build, initial_values
 from training.batch_layout import batch_layout
-from training.engines import ENGINES
+from training.config import Config
+from training.engines import ENGINES, Engine, Group
+from training.engines.base import Shard
 from training.objectives import TensorBatch
 from training.objectives.causal_lm import CausalLM
 from training.processes import process_group
@@ -25,67 +29,94 @@ VOCABULARY = 67
 
 
 def main() -> None:
-    """Train, and write what became of it."""
-    folder, rank, num_ranks = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    settings = json.loads(sys.argv[4])
+    """Do all jobs."""
+    rendezvous, rank, num_ranks = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    tables = settings["config"]
-    tables["engine"] = {**tables["engine"], "num_ranks": num_ranks, "device": "cpu"}
+    with process_group(rank, num_ranks, "cpu", rendezvous, 120) as group:
+        for job in json.loads(sys.argv[4]):
+            run(job, group)
+
+
+def run(job: dict[str, Any], group: Group) -> None:
+    """One training."""
+    tables, folder = job["config"], Path(job["folder"])
+    tables["engine"] = {**tables["engine"], "num_ranks": group.num_ranks, "device": "cpu"}
     config = make_config(tables)
-    layout = batch_layout(config)
-    with process_group(rank, num_ranks, "cpu", folder / "rendezvous", 120) as group:
-        engine = ENGINES[config.engine.name].prepare(
-            lambda: build(config.model),
-            lambda name, start, stop: initial_values(name, start, stop, config.model, 5),
-            config,
-            group,
+    engine = ENGINES[config.engine.name].prepare(
+        lambda: build(config.model),
+        lambda name, start, stop: initial_values(name, start, stop, config.model, 5),
+        config,
+        group,
+    )
+    if "load" in job:
+        whole = stored(Path(job["load"]))
+        engine.load_state(
+            lambda name, shape, offsets, local: whole[name].view(shape)[
+                tuple(slice(o, o + n) for o, n in zip(offsets, local, strict=True))
+            ]
         )
-        if "load" in settings:
-            stored = {}
-            for path in sorted(Path(settings["load"]).glob("*.npz")):
-                for key, values in np.load(path).items():
-                    name, _, offset = key.rpartition("@")
-                    stored.setdefault(name, []).append((int(offset), torch.from_numpy(values)))
-            whole = {
-                name: torch.cat([values for _, values in sorted(parts, key=lambda part: part[0])])
-                if parts[0][1].ndim
-                else parts[0][1]
-                for name, parts in stored.items()
-            }
-            engine.load_state(
-                lambda name, shape, offsets, local: whole[name][
-                    tuple(slice(o, o + n) for o, n in zip(offsets, local, strict=True))
-                ]
-            )
-        losses, norms = [], []
-        for step in range(settings.get("first", 0), settings.get("first", 0) + settings["steps"]):
-            totals = [0.0] * layout.num_micro_batches
-            weights = totals.copy()
-            for turn in range(layout.turns):
-                index = layout.micro_batch(rank, turn)
-                random = torch.Generator().manual_seed(1000 * step + (index or 0))
-                shape = (layout.micro_batch_size, config.model.context)
-                tokens = torch.randint(0, VOCABULARY, shape, generator=random)
-                targets = torch.randint(0, VOCABULARY, shape, generator=random)
-                weight = (torch.rand(shape, generator=random) > 0.4).float() * (index is not None)
-                torch.manual_seed(7919 * step + (index or 0))
-                loss, summed = engine.micro_batch(
-                    CausalLM(), TensorBatch(tokens, targets, weight), last=turn == layout.turns - 1
-                )
-                if index is not None:
-                    totals[index], weights[index] = loss.item(), summed.item()
-            sums = engine.sum_over_ranks([*totals, *weights])
-            total, weight = sum(sums[: len(totals)]), sum(sums[len(totals) :])
-            losses.append(total / weight)
-            norms.append(engine.step(settings.get("lr", 1e-2), weight))
-        shards = {
-            f"{shard.name}@{shard.offsets[0] if shard.offsets else 0}": shard.local.cpu().numpy()
+        store(engine, folder / f"loaded-{group.rank}.npz")
+    first = job.get("first", 0)
+    rows = [
+        train_step(engine, config, step, job.get("lr", 1e-2)) for step in range(first, first + job["steps"])
+    ]
+    store(engine, folder / f"state-{group.rank}.npz")
+    told = {"losses": [loss for loss, _ in rows], "norms": [norm for _, norm in rows]}
+    (folder / f"out-{group.rank}.json").write_text(json.dumps(told))
+
+
+def train_step(engine: Engine, config: Config, step: int, lr: float) -> tuple[float, float]:
+    """(loss, gradient norm)."""
+    layout = batch_layout(config)
+    totals = [0.0] * layout.num_micro_batches
+    weights = totals.copy()
+    for turn in range(layout.turns):
+        index = layout.micro_batch(engine.group.rank, turn)
+        random = torch.Generator().manual_seed(1000 * step + (index or 0))
+        shape = (layout.micro_batch_size, config.model.context)
+        tokens = torch.randint(0, VOCABULARY, shape, generator=random)
+        targets = torch.randint(0, VOCABULARY, shape, generator=random)
+        weight = (torch.rand(shape, generator=random) > 0.4).float() * (index is not None)
+        torch.manual_seed(7919 * step + (index or 0))
+        loss, summed = engine.micro_batch(
+            CausalLM(), TensorBatch(tokens, targets, weight), last=turn == layout.turns - 1
+        )
+        if index is not None:
+            totals[index], weights[index] = loss.item(), summed.item()
+    sums = engine.sum_over_ranks([*totals, *weights])
+    total, weight = sum(sums[: len(totals)]), sum(sums[len(totals) :])
+    return total / weight, engine.step(lr, weight)
+
+
+def store(engine: Engine, path: Path) -> None:
+    """This rank's shards, flattened: `name@where it begins in the flattened tensor`."""
+    np.savez(
+        path,
+        **{
+            f"{shard.name}@{start_of(shard)}": shard.local.cpu().numpy().ravel()
             for shard in engine.state()
             if shard.local.numel()
-        }
-    np.savez(folder / f"state-{rank}.npz", **shards)
-    (folder / f"out-{rank}.json").write_text(json.dumps({"losses": losses, "norms": norms}))
+        },
+    )
+
+
+def start_of(shard: Shard) -> int:
+    """Where its first element lies in the flattened tensor."""
+    return int(np.ravel_multi_index(shard.offsets, shard.global_shape)) if shard.offsets else 0
+
+
+def stored(folder: Path, stage: str = "state") -> dict[str, torch.Tensor]:
+    """Whole tensors, flattened, from the shards of all ranks."""
+    parts: dict[str, list[tuple[int, np.ndarray]]] = {}
+    for path in folder.glob(f"{stage}-*.npz"):
+        for key, values in np.load(path).items():
+            name, _, start = key.rpartition("@")
+            parts.setdefault(name, []).append((int(start), values))
+    return {
+        name: torch.from_numpy(np.concatenate([values for _, values in sorted(own, key=lambda one: one[0])]))
+        for name, own in parts.items()
+    }
 
 
 if __name__ == "__main__":

@@ -1,77 +1,16 @@
 """Exact mode on real processes: one set of weights on any number of ranks, under both engines, if resized."""
 
-import hashlib
 import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
-import numpy as np
 import pytest
 
-WORKER = Path(__file__).with_name("engine_worker.py")
-# A width that is no multiple of 16, so that rows do not begin where vectors do.
-MODEL = {
-    "num_layers": 2, "width": 36, "num_heads": 3, "context": 16, "vocab_size": 67,
-    "dropout": 0.1,
-}  # fmt: skip
-BATCH = {"tokens_per_step": 8 * 2 * 16, "micro_batch_size": 2}
+from tests.integration.engine_runs import digest, told
+from tests.integration.engine_runs import train as train_any
+from tests.integration.engine_worker import stored
 
-
-def train(
-    folder: Path,
-    engine: str,
-    num_ranks: int,
-    *,
-    steps: int,
-    first: int = 0,
-    load: Path | None = None,
-    **options,
-) -> Path:
-    """A folder with the state after `steps` steps, from step `first`."""
-    folder.mkdir()
-    settings = {
-        "config": {
-            "model": MODEL,
-            "batch": BATCH,
-            "optimizer": {"clip_norm": 0.5},
-            "engine": {"name": engine, "precision": "fp32", "exact": True, **options},
-        },
-        "steps": steps,
-        "first": first,
-        **({"load": str(load)} if load else {}),
-    }
-    command = [sys.executable, "-P", str(WORKER), str(folder)]
-    processes = [
-        subprocess.Popen([*command, str(rank), str(num_ranks), json.dumps(settings)])
-        for rank in range(num_ranks)
-    ]
-    try:
-        assert [process.wait(timeout=300) for process in processes] == [0] * num_ranks
-    finally:
-        for process in processes:
-            process.kill()
-    return folder
-
-
-def digest(folder: Path) -> str:
-    """SHA-256 over all weights and moments, put together from the ranks' parts."""
-    parts: dict[str, list[tuple[int, np.ndarray]]] = {}
-    for path in folder.glob("state-*.npz"):
-        for key, values in np.load(path).items():
-            name, _, offset = key.rpartition("@")
-            parts.setdefault(name, []).append((int(offset), values))
-    found = hashlib.sha256()
-    for name in sorted(parts):
-        found.update(name.encode())
-        for _, values in sorted(parts[name], key=lambda part: part[0]):
-            found.update(values.tobytes())
-    return found.hexdigest()
-
-
-def told(folder: Path) -> dict:
-    return json.loads((folder / "out-0.json").read_text())
+train = partial(train_any, exact=True)
 
 
 def test_ranks_and_engines_do_not_change_a_bit(tmp_path):
@@ -128,10 +67,7 @@ def test_replicas_of_a_sharded_model_learn_the_same(tmp_path):
     four = train(tmp_path / "four", "fsdp", 4, steps=4, exact=False, replicas=2)
     assert told(four)["losses"] == pytest.approx(told(one)["losses"], abs=1e-5)
     assert told(four)["norms"] == pytest.approx(told(one)["norms"], rel=1e-4)
-    sizes = [
-        sum(values.size for path in folder.glob("state-*.npz") for values in np.load(path).values())
-        for folder in (one, four)
-    ]
+    sizes = [{name: values.numel() for name, values in stored(folder).items()} for folder in (one, four)]
     assert sizes[0] == sizes[1]
 
 

@@ -24,7 +24,8 @@ from training.schedules import learning_rate
         ("optimizer.lr=nan", "optimizer.lr"),
         ("engine.exact_lanes=2", "without engine.exact"),
         ("engine.replicas=3", "equal groups"),
-        ("engine.name=zero3", "engine.name"),
+        ("engine.deepspeed={prescale_gradients = true}", "engine.deepspeed does nothing"),
+        ("engine.name=zero4", "engine.name"),
         ("schedule.warmup_share=0.7", "overlap"),
         ("checkpoint.keep=1", "checkpoint.keep"),
         ("steps=4", "section.field=value"),
@@ -36,6 +37,21 @@ def test_a_wrong_setting_is_named_with_its_fix(assignment, said):
         load_config("gpt-demo", [assignment])
     assert said in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("assignments", "said"),
+    [
+        (["engine.exact=true"], "the sums over ranks are DeepSpeed's"),
+        (["engine.replicas=2", "engine.num_ranks=2"], 'belongs to engine.name = "fsdp"'),
+        (["optimizer.name=adagrad"], "DeepSpeed makes its own Adagrad"),
+    ],
+)
+def test_what_zero_cannot_honour_is_refused(assignments, said):
+    """It would be another run than the one asked for."""
+    with pytest.raises(ConfigError) as caught:
+        load_config("gpt-demo", ["engine.name=zero1", *assignments])
+    assert said in str(caught.value)
 
 
 def test_a_recipe_that_does_not_exist_names_the_nearest():

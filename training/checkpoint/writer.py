@@ -125,9 +125,10 @@ class Saver:
     def _write_part(self, temporary: Path, copies: list[tuple[Shard, Tensor]]) -> None:
         temporary.mkdir(parents=True, exist_ok=True)
         name = f"rank-{self.rank}.safetensors"
-        receipt, ranges = write_tensors(temporary / name, [(shard.name, values) for shard, values in copies])
-        pieces = {
-            shard.name: {
+        receipt, ranges = write_tensors(temporary / name, _distinct(copies))
+        pieces = [
+            {
+                "name": shard.name,
                 "dtype": DTYPES[values.dtype],
                 "shape": list(shard.global_shape),
                 "piece": {
@@ -138,7 +139,7 @@ class Saver:
                 },
             }
             for (shard, values), byte_range in zip(copies, ranges, strict=True)
-        }
+        ]
         write_json(self._receipt(temporary, self.rank), {"file": {"name": name, **receipt}, "pieces": pieces})
 
     def _receipt(self, temporary: Path, rank: int) -> Path:
@@ -149,9 +150,9 @@ class Saver:
         files = [receipt["file"] for receipt in receipts]
         tensors: dict[str, Any] = {}
         for receipt in receipts:
-            for name, entry in receipt["pieces"].items():
+            for entry in receipt["pieces"]:
                 whole = tensors.setdefault(
-                    name, {"dtype": entry["dtype"], "shape": entry["shape"], "pieces": []}
+                    entry["name"], {"dtype": entry["dtype"], "shape": entry["shape"], "pieces": []}
                 )
                 whole["pieces"].append(entry["piece"])
         for name, content in self.attachments.items():
@@ -175,6 +176,17 @@ class Saver:
                 raise SeedbedError(f"no {', '.join(missing)} after {RECEIPTS_TIMEOUT_S:.0f} s")
             time.sleep(POLL_S)
         return [json.loads(path.read_bytes()) for path in paths]
+
+
+def _distinct(copies: list[tuple[Shard, Tensor]]) -> list[tuple[str, Tensor]]:
+    """Names for a file: a rank's second part of a tensor, and any after it, by place too."""
+    names: set[str] = set()
+    named = []
+    for shard, values in copies:
+        place = ",".join(map(str, shard.offsets))
+        named.append((f"{shard.name}@{place}" if shard.name in names else shard.name, values))
+        names.add(shard.name)
+    return named
 
 
 def library_versions() -> dict[str, str]:

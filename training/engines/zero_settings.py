@@ -1,0 +1,57 @@
+"""DeepSpeed's configuration, derived from ours; a user adds to it, and contradicts nothing."""
+
+from typing import Any
+
+from models.families import count_parameters
+from seedbed.errors import ConfigError
+from training.batch_layout import batch_layout
+from training.config import Config
+
+MAX_BUCKET = 50_000_000
+
+
+def zero_settings(config: Config, stage: int) -> dict[str, Any]:
+    """What `deepspeed.initialize` is given: what follows from our fields, and `engine.deepspeed` beside it.
+
+    Raises ConfigError when the latter gives another value to what follows from a field.
+    """
+    given = config.engine.deepspeed
+    tuned = given.get("zero_optimization", {})
+    layout = batch_layout(config)
+    zero: dict[str, Any] = {
+        "stage": stage,
+        # Elements of a buffer that is allocated whole: no more than there are gradients.
+        "reduce_bucket_size": tuned.get(
+            "reduce_bucket_size", min(MAX_BUCKET, count_parameters(config.model).total)
+        ),
+    }
+    derived: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": layout.micro_batch_size,
+        "gradient_accumulation_steps": layout.turns,
+        "gradient_clipping": config.optimizer.clip_norm,
+        "zero_optimization": zero,
+        # The optimizer is torch's, whichever it is and wherever its state lies.
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        # Precision is our autocast, and losses are in our records.
+        "fp16": {"enabled": False},
+        "bf16": {"enabled": False},
+        "steps_per_print": None,
+    }
+    return _merged(derived, given, "engine.deepspeed")
+
+
+def _merged(derived: dict[str, Any], given: dict[str, Any], where: str) -> dict[str, Any]:
+    merged = dict(derived)
+    for key, value in given.items():
+        name = f"{where}.{key}"
+        if isinstance(value, dict) and isinstance(derived.get(key, {}), dict):
+            merged[key] = _merged(derived.get(key, {}), value, name)
+        elif key in derived and derived[key] != value:
+            raise ConfigError(
+                f"{name} = {value!r} contradicts {derived[key]!r}, which follows from the configuration",
+                "leave it out, and set the field that it follows from",
+            )
+        else:
+            merged[key] = value
+    return merged
