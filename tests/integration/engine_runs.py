@@ -27,9 +27,10 @@ def job(
     first: int = 0,
     load: Path | None = None,
     lr: float = 1e-2,
+    config: dict[str, Any] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """What one training is told; `options` are those of the engine."""
+    """What one training is told; `options` are those of the engine, `config` other tables instead of ours."""
     folder.mkdir(parents=True)
     return {
         "folder": str(folder),
@@ -38,6 +39,7 @@ def job(
             "batch": BATCH,
             "optimizer": {"clip_norm": 0.5},
             "engine": {"name": engine, "precision": "fp32", **options},
+            **(config or {}),
         },
         "steps": steps,
         "first": first,

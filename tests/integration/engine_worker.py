@@ -73,20 +73,28 @@ def train_step(engine: Engine, config: Config, step: int, lr: float) -> tuple[fl
     weights = totals.copy()
     for turn in range(layout.turns):
         index = layout.micro_batch(engine.group.rank, turn)
-        random = torch.Generator().manual_seed(1000 * step + (index or 0))
-        shape = (layout.micro_batch_size, config.model.context)
-        tokens = torch.randint(0, VOCABULARY, shape, generator=random)
-        targets = torch.randint(0, VOCABULARY, shape, generator=random)
-        weight = (torch.rand(shape, generator=random) > 0.4).float() * (index is not None)
+        size = layout.micro_batch_size
+        rows = [sample(step, (index or 0) * size + row, config.model.context) for row in range(size)]
+        tokens, targets, weight = (torch.stack(column) for column in zip(*rows, strict=True))
         torch.manual_seed(7919 * step + (index or 0))
         loss, summed = engine.micro_batch(
-            CausalLM(), TensorBatch(tokens, targets, weight), last=turn == layout.turns - 1
+            CausalLM(),
+            TensorBatch(tokens, targets, weight * (index is not None)),
+            last=turn == layout.turns - 1,
         )
         if index is not None:
             totals[index], weights[index] = loss.item(), summed.item()
     sums = engine.sum_over_ranks([*totals, *weights])
     total, weight = sum(sums[: len(totals)]), sum(sums[len(totals) :])
     return total / weight, engine.step(lr, weight)
+
+
+def sample(step: int, number: int, context: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Random tokens, what follows them, and weights of a text that ends somewhere before padding."""
+    random = torch.Generator().manual_seed(1000 * step + number)
+    tokens = torch.randint(0, VOCABULARY, (context + 1,), generator=random)
+    length = int(torch.randint(1, context + 1, (), generator=random))
+    return tokens[:-1], tokens[1:], (torch.arange(context) < length).float()
 
 
 def store(engine: Engine, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""DeepSpeed's stages on real processes: the same curve, and one checkpoint for all engines."""
+"""All engines on real processes: the same gradients, the same curve, and one checkpoint for all."""
 
 import itertools
 import math
@@ -37,6 +37,30 @@ def test_a_run_moves_between_zero_and_fsdp(tmp_path):
     assert_same_state(stored(second, "loaded"), stored(first))
     assert [*told(first)["losses"], *told(second)["losses"]] == pytest.approx(told(whole)["losses"], abs=1e-6)
     assert told(first)["norms"] == pytest.approx(told(whole)["norms"][:2], rel=1e-4)
+
+
+@pytest.mark.parametrize("num_ranks", [1, pytest.param(3, marks=pytest.mark.long)])
+def test_gradients_are_those_of_one_big_batch(num_ranks, tmp_path):
+    """Uneven lengths, padding, and any split into micro-batches: a mean of means would be another."""
+
+    def plain(micro_batch_size: int) -> dict[str, Any]:
+        return {
+            "model": {**MODEL, "dropout": 0.0},
+            "batch": {**BATCH, "micro_batch_size": micro_batch_size},
+            # With this, a step of rate 1 subtracts the gradient.
+            "optimizer": {"name": "sgd", "weight_decay": 0.0, "clip_norm": 0.0},
+        }
+
+    big = job(tmp_path / "big", "ddp", steps=1, lr=1.0, config=plain(16))
+    run_jobs([big], 1)
+    cases = [(engine, size) for engine in ENGINES for size in (1, 2, 4)]
+    jobs = [job(tmp_path / f"{e}-{n}", e, steps=1, lr=1.0, config=plain(n)) for e, n in cases]
+    run_jobs(jobs, num_ranks)
+    expected = stored(tmp_path / "big")
+    for engine, size in cases:
+        for name, values in stored(tmp_path / f"{engine}-{size}").items():
+            if name.startswith("model/"):
+                torch.testing.assert_close(values, expected[name], atol=1e-6, rtol=0, msg=f"{engine} {name}")
 
 
 @pytest.mark.long
