@@ -29,6 +29,7 @@ HEAVY = {
     "orjson",
     "pandas",
     "pyarrow",
+    "pytorch_optimizer",
     "ray",
     "s3fs",
     "scipy",

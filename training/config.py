@@ -92,20 +92,39 @@ class BatchConfig(Section):
 class OptimizerConfig(Section):
     """The update rule."""
 
-    name: Literal["adamw", "adam", "amsgrad", "sgd", "rmsprop", "adagrad", "adadelta", "rprop"] = "adamw"
-    """The published rules, as in torch.optim; AdamW is Loshchilov and Hutter 2019."""
+    name: Literal[
+        "adamw",
+        "muon",
+        "adam",
+        "amsgrad",
+        "adafactor",
+        "lion",
+        "lamb",
+        "adabound",
+        "sgd",
+        "rmsprop",
+        "adagrad",
+        "adadelta",
+        "rprop",
+    ] = "adamw"
+    """The published rules; AdamW is Loshchilov and Hutter 2019. muon orthogonalises the updates of matrices
+    in blocks (Jordan et al. 2024) and leaves all else to AdamW, with AdamW's rate for both. lion, lamb and
+    adabound need the extra `optimizers`."""
     lr: float = Field(3e-4, gt=0)
     """Peak learning rate."""
     betas: tuple[float, float] = Field((0.9, 0.95), strict=False)
     """Decay of the first and second moments; the second is that of rmsprop's and adadelta's mean too."""
     momentum: float = Field(0.0, ge=0, lt=1)
-    """For sgd and rmsprop."""
+    """For sgd, rmsprop and muon, where 0 stands for its usual 0.95."""
     nesterov: bool = False
     """For sgd: the gradient is looked up ahead of the momentum (Nesterov 1983)."""
     eps: float = Field(1e-8, gt=0)
     """Added to the root of the second moment."""
+    final_lr: float = Field(0.1, gt=0)
+    """For adabound: the rate of plain gradient descent that it ends with, at the schedule's peak."""
     weight_decay: float = Field(0.1, ge=0)
-    """On matrices only. Decoupled for adamw; added to the gradient by the others; rprop has none."""
+    """On matrices only. Decoupled for adamw, muon, adafactor and lion; part of the update whose length lamb
+    sets; added to the gradient by the others; rprop has none."""
     l1: float = Field(0.0, ge=0)
     """Coefficient of the sum of absolute weights of matrices, added to the loss."""
     l2: float = Field(0.0, ge=0)
@@ -119,7 +138,7 @@ class OptimizerConfig(Section):
     def _consistent(self) -> "OptimizerConfig":
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"optimizer.betas = {list(self.betas)} must lie in [0, 1)")
-        if self.momentum and self.name not in ("sgd", "rmsprop"):
+        if self.momentum and self.name not in ("sgd", "rmsprop", "muon"):
             raise ValueError(
                 f'optimizer.momentum does nothing for optimizer.name = "{self.name}"; leave it out'
             )
@@ -163,6 +182,11 @@ class ScheduleConfig(Section):
     """For restarts: cycles of equal length."""
     min_ratio: float = Field(0.1, ge=0, le=1, json_schema_extra=SCHEDULE)
     """The last learning rate as a share of the peak."""
+
+
+FLAT = ("adamw", "adam", "amsgrad", "sgd", "rmsprop", "adadelta", "rprop")
+"""Optimizers that update each element by itself, whatever tensor it belongs to, and keep all state by tensor.
+DeepSpeed makes its own Adagrad, without our groups of parameters."""
 
 
 class EngineConfig(Section):
@@ -274,15 +298,21 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
-        if self.engine.name.startswith("zero") and self.optimizer.name == "adagrad":
+        if self.engine.name.startswith("zero") and self.optimizer.name not in FLAT:
             raise ValueError(
-                f'optimizer.name = "adagrad" with engine.name = "{self.engine.name}": DeepSpeed makes its '
-                "own Adagrad, without our groups of parameters; set engine.name to fsdp, or another optimizer"
+                f'optimizer.name = "{self.optimizer.name}" with engine.name = "{self.engine.name}": DeepSpeed '
+                f"updates runs of elements, by {', '.join(FLAT)}; take one of them, or engine.name = fsdp"
             )
         if self.schedule.name == "wsd" and self.schedule.warmup_share + self.schedule.decay_share > 1:
             raise ValueError(
                 f"schedule.warmup_share = {self.schedule.warmup_share} and schedule.decay_share = "
                 f"{self.schedule.decay_share} overlap; together they may be at most 1"
+            )
+        optimizer = self.optimizer.name
+        if getattr(self.model, "mup_base_width", 0) and optimizer in ("muon", "adafactor", "lamb"):
+            raise ValueError(
+                f'model.mup_base_width scales the rates of Adam, but optimizer.name = "{optimizer}" sets the '
+                "length of updates by the tensor; leave it out, or choose another optimizer"
             )
         return self
 

@@ -27,6 +27,7 @@ def job(
     first: int = 0,
     load: Path | None = None,
     lr: float = 1e-2,
+    optimizer: dict[str, Any] | None = None,
     config: dict[str, Any] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def job(
         "config": {
             "model": MODEL,
             "batch": BATCH,
-            "optimizer": {"clip_norm": 0.5},
+            "optimizer": {"clip_norm": 0.5, **(optimizer or {})},
             "engine": {"name": engine, "precision": "fp32", **options},
             **(config or {}),
         },

@@ -25,6 +25,23 @@ def test_ranks_and_engines_do_not_change_a_bit(tmp_path):
     assert digest(resized) == digest(reference)
 
 
+WHOLE = ("muon", "adafactor", "lamb")
+
+
+@pytest.mark.parametrize(
+    "name", [*WHOLE[:1], *(pytest.param(name, marks=pytest.mark.long) for name in WHOLE[1:])]
+)
+def test_updates_of_whole_tensors_do_not_depend_on_their_owners(tmp_path, name):
+    """Which rank orthogonalises a matrix; and its momentum moves when ranks come and go."""
+    run = partial(train, optimizer={"name": name, "l2": 0.01, "clip_value": 0.01})
+    reference = run(tmp_path / "one", "fsdp", 1, steps=4)
+    half = run(tmp_path / "half", "fsdp", 3, steps=2)
+    resized = run(tmp_path / "resized", "ddp", 2, steps=2, first=2, load=half)
+    half = run(tmp_path / "other-half", "ddp", 3, steps=2)
+    other = run(tmp_path / "other", "fsdp", 2, steps=2, first=2, load=half)
+    assert [digest(folder) for folder in (resized, other)] == [digest(reference)] * 2
+
+
 def test_without_it_they_do(tmp_path):
     """Or the test above could not fail."""
     one = train(tmp_path / "one", "fsdp", 1, steps=4, exact=False)

@@ -1,12 +1,14 @@
 """Every optimizer's update against its published rule, in float64; schedules against theirs."""
 
 import math
+import sys
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from seedbed.errors import ConfigError
 from training.config import OptimizerConfig
 from training.optimizers import make_optimizer
 from training.recipes import load_config
@@ -76,6 +78,54 @@ def rprop(w: Tensor, g: Tensor, s: State, t: int) -> Tensor:
     return w - step * s["g"].sign()
 
 
+def lion(w: Tensor, g: Tensor, s: State, t: int) -> Tensor:
+    """Chen et al. 2023, algorithm 2, the decay decoupled."""
+    m = s.get("m", 0 * g)
+    s["m"] = B2 * m + (1 - B2) * g
+    return w - LR * ((B1 * m + (1 - B1) * g).sign() + 0.1 * w)
+
+
+def lamb(w: Tensor, g: Tensor, s: State, t: int) -> Tensor:
+    """You et al. 2020, algorithm 2 without bias correction, phi(z) = min(z, 10)."""
+    s["m"] = B1 * s.get("m", 0 * g) + (1 - B1) * g
+    s["v"] = B2 * s.get("v", 0 * g) + (1 - B2) * g * g
+    r = s["m"] / (s["v"].sqrt() + EPS) + 0.1 * w
+    return w - LR * w.norm().clamp(max=10) / (r.norm() + EPS) * r
+
+
+def adabound(w: Tensor, g: Tensor, s: State, t: int) -> Tensor:
+    """Luo et al. 2019, algorithm 1, with their code's bounds (gamma 1e-3), corrections and penalty."""
+    g = g + 0.1 * w
+    s["m"] = B1 * s.get("m", 0 * g) + (1 - B1) * g
+    s["v"] = B2 * s.get("v", 0 * g) + (1 - B2) * g * g
+    rate = LR * math.sqrt(1 - B2**t) / (1 - B1**t) / (s["v"].sqrt() + EPS)
+    return w - rate.clamp(0.1 * (1 - 1 / (1e-3 * t + 1)), 0.1 * (1 + 1 / (1e-3 * t))) * s["m"]
+
+
+def adafactor(w: Tensor, g: Tensor, s: State, t: int) -> Tensor:
+    """Shazeer and Stern 2018, algorithms 4 and 5: relative steps of at most the rate, means for sums."""
+    decay, floor = 1 - t**-0.8, torch.finfo(w.dtype).eps
+    s["r"] = decay * s.get("r", 0 * g[:, :1]) + (1 - decay) * (g * g).mean(1, keepdim=True)
+    s["c"] = decay * s.get("c", 0 * g[:1]) + (1 - decay) * (g * g).mean(0, keepdim=True)
+    u = g / (s["r"] @ s["c"] / s["r"].mean().clamp(min=floor)).sqrt().clamp(min=floor)
+    rms = w.square().mean().sqrt().clamp(min=1e-3)
+    return w * (1 - LR * 0.1) - min(LR, t**-0.5) * rms * u / u.square().mean().sqrt().clamp(min=1)
+
+
+def muon(w: Tensor, g: Tensor, s: State, t: int) -> Tensor:
+    """Jordan et al. 2024: momentum, Nesterov's, and five steps towards the nearest orthogonal matrix.
+
+    The length of the update is AdamW's (Liu et al. 2025).
+    """
+    s["m"] = 0.95 * s.get("m", 0 * g) + 0.05 * g
+    x = 0.05 * g + 0.95 * s["m"]
+    x = x / x.norm()
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.775 * a + 2.0315 * a @ a) @ x
+    return w * (1 - LR * 0.1) - LR * 0.2 * math.sqrt(max(w.shape)) * x
+
+
 RULES: dict[str, tuple[Callable[[Tensor, Tensor, State, int], Tensor], dict[str, object]]] = {
     "adam": (adam, {}),
     "adamw": (adamw, {"weight_decay": 0.1}),
@@ -87,6 +137,11 @@ RULES: dict[str, tuple[Callable[[Tensor, Tensor, State, int], Tensor], dict[str,
     "adagrad": (adagrad, {}),
     "adadelta": (adadelta, {}),
     "rprop": (rprop, {}),
+    "lion": (lion, {"weight_decay": 0.1}),
+    "lamb": (lamb, {"weight_decay": 0.1}),
+    "adabound": (adabound, {"weight_decay": 0.1}),
+    "adafactor": (adafactor, {"weight_decay": 0.1}),
+    "muon": (adamw, {"weight_decay": 0.1}),  # what is in no block
 }
 
 
@@ -106,6 +161,38 @@ def test_an_update_is_the_published_one(rule, fused):
         optimizer.step()
         expected = expected_update(expected, gradient, state, t)
         torch.testing.assert_close(weights.detach(), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_muon_moves_hidden_matrices_as_published():
+    """Step by step, since torch orthogonalises in bfloat16: the first three digits of an update."""
+    config = OptimizerConfig(name="muon", lr=LR)
+    random = torch.Generator().manual_seed(0)
+    weights = nn.Parameter(torch.randn(4, 5, generator=random, dtype=torch.float64))
+    gain = nn.Parameter(torch.ones(5, dtype=torch.float64))
+    optimizer = make_optimizer([("blocks.0.mlp.up.weight", weights), ("blocks.0.norm.weight", gain)], config)
+    state: State = {}
+    for t in range(1, 8):
+        weights.grad = torch.randn(4, 5, generator=random, dtype=torch.float64)
+        gain.grad = torch.ones_like(gain)
+        expected = muon(weights.detach().clone(), weights.grad, state, t)
+        optimizer.step()
+        torch.testing.assert_close(weights.detach(), expected, rtol=0, atol=1e-4)
+    # AdamW's, without decay: a rate per step.
+    torch.testing.assert_close(gain.detach(), torch.full_like(gain, 1 - 7 * LR), rtol=1e-6, atol=0)
+
+
+def test_an_optimizer_of_a_missing_package_says_what_to_install(monkeypatch):
+    """And not that some module was not found."""
+    monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
+    with pytest.raises(ConfigError, match=r"needs the package pytorch_optimizer") as raised:
+        make_optimizer([("w", nn.Parameter(torch.ones(2, 2)))], OptimizerConfig(name="lion"))
+    assert "seedbed[optimizers]" in raised.value.fix
+
+
+def test_rules_of_whole_tensors_do_not_go_with_mup():
+    """The rates of its table are for Adam."""
+    with pytest.raises(ConfigError, match="mup_base_width"):
+        load_config("gpt-demo", ["model.mup_base_width=64", "optimizer.name=muon"])
 
 
 def test_settings_that_an_optimizer_does_not_read_are_refused():

@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from training.config import Config
 from training.engines.base import Draw, Group
 from training.engines.exact import exact_ddp_hook
+from training.engines.ownership import Owners, OwnersOfCopies
 from training.engines.torch_engine import TorchEngine
 from training.objectives import LossSum, Objective
 
@@ -40,8 +41,11 @@ class DdpEngine(TorchEngine):
     def _split(cls, model: nn.Module, config: Config, group: Group) -> None:
         """Nothing is split."""
 
-    def _exposes_parts(self) -> bool:
-        return self.group.rank == 0
+    def _make_owners(self, shapes: dict[int, tuple[int, ...]]) -> Owners:
+        return OwnersOfCopies(shapes, self.group.rank, self.group.num_ranks)
+
+    def _exposes_parts(self, owned: bool = False) -> bool:
+        return owned or self.group.rank == 0
 
     def _sharing(self, share: bool) -> contextlib.AbstractContextManager[object]:
         return contextlib.nullcontext() if share else self._parallel.no_sync()

@@ -15,6 +15,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from training.config import Config
 from training.engines.base import Draw, Group
 from training.engines.exact import use_exact_reduction
+from training.engines.ownership import Owners, OwnersOfCopies, OwnersOfShards
 from training.engines.torch_engine import TorchEngine, blocks_of
 from training.objectives import LossSum, Objective
 
@@ -26,9 +27,12 @@ class FsdpEngine(TorchEngine):
 
     def __init__(self, model: nn.Module, draw: Draw, config: Config, group: Group) -> None:
         super().__init__(model, draw, config, group)
-        self._mesh = cast(DeviceMesh, self._parameters[0][1].device_mesh)  # type: ignore[attr-defined]
         if self._reduction:
             use_exact_reduction(_sharded_modules(model), self._reduction, group.num_ranks)
+
+    @property
+    def _mesh(self) -> DeviceMesh:
+        return cast(DeviceMesh, self._parameters[0][1].device_mesh)  # type: ignore[attr-defined]
 
     @classmethod
     def _split(cls, model: nn.Module, config: Config, group: Group) -> None:
@@ -73,7 +77,12 @@ class FsdpEngine(TorchEngine):
         dist.all_reduce(values, group=self._mesh.get_group("shard"))
         return values
 
-    def _exposes_parts(self) -> bool:
+    def _make_owners(self, shapes: dict[int, tuple[int, ...]]) -> Owners:
+        group = self._mesh.get_group("shard")
+        owners = OwnersOfShards if group.size() > 1 else OwnersOfCopies
+        return owners(shapes, self._mesh.get_local_rank("shard"), group.size(), group)
+
+    def _exposes_parts(self, owned: bool = False) -> bool:
         return self._mesh.ndim == 1 or self._mesh.get_local_rank("replicate") == 0
 
 

@@ -20,10 +20,13 @@ from training.batch_layout import batch_layout
 from training.config import Config
 from training.engines.base import Draw, Group, ReadShard, Shard
 from training.engines.exact import ExactReduction, row_squares
+from training.engines.ownership import Owners
 from training.objectives import LossSum, Objective
-from training.optimizers import make_optimizer
+from training.optimizers import make_optimizer, needs_whole
 
 AUTOCAST = {"bf16": torch.bfloat16}
+STEP = "optimizer/step"
+"""How often an optimizer has stepped that counts for all parameters at once."""
 
 
 class TorchEngine(ABC):
@@ -40,9 +43,16 @@ class TorchEngine(ABC):
         self.precision = config.engine.precision
         # Taken once: while parameters are gathered, the modules hold the whole ones in their place.
         self._parameters = list(model.named_parameters())
-        # What the optimizer knows. Every rule here is element by element: it needs no more than this rank's
-        # part, as a plain tensor.
-        self._parts = [nn.Parameter(local_part(parameter)[0]) for _, parameter in self._parameters]
+        self._owners = self._make_owners(
+            {
+                index: tuple(parameter.shape)
+                for index, (name, parameter) in enumerate(self._parameters)
+                if needs_whole(config.optimizer, name, parameter.ndim)
+            }
+        )
+        # What the optimizer knows, as plain tensors: this rank's parts; of parameters that it needs whole,
+        # those that this rank owns, and nothing of the others.
+        self._parts = [nn.Parameter(self._placeholder(index)) for index in range(len(self._parameters))]
         self._make_optimizer = partial(
             make_optimizer,
             [(name, part) for (name, _), part in zip(self._parameters, self._parts, strict=True)],
@@ -67,6 +77,10 @@ class TorchEngine(ABC):
     @abstractmethod
     def _split(cls, model: nn.Module, config: Config, group: Group) -> None:
         """Leave to each rank its part of a model on the meta device."""
+
+    @abstractmethod
+    def _make_owners(self, shapes: dict[int, tuple[int, ...]]) -> Owners:
+        """Who updates the parameters, by index, whose rule needs whole tensors."""
 
     @abstractmethod
     def _sharing(self, share: bool) -> contextlib.AbstractContextManager[object]:
@@ -110,7 +124,6 @@ class TorchEngine(ABC):
             clip_norm = self._config.clip_norm
             clip = min(1.0, clip_norm / (norm + 1e-6)) if clip_norm else 1.0
             torch._foreach_mul_(gradients, clip / total_weight)
-            self._regularise(gradients)
             for parameter_group in self.optimizer.param_groups:
                 parameter_group["lr"] = lr * parameter_group["lr_scale"]
             self._update()
@@ -118,26 +131,37 @@ class TorchEngine(ABC):
         return norm
 
     def _update(self) -> None:
-        for (_, parameter), part in zip(self._parameters, self._parts, strict=True):
-            # Taken anew: an engine may move its storage before the first forward.
-            part.data = local_part(parameter)[0]
-            part.grad = None if parameter.grad is None else local_part(parameter.grad)[0]
+        weights = {index: local_part(parameter)[0] for index, (_, parameter) in enumerate(self._parameters)}
+        gradients = {
+            index: local_part(parameter.grad)[0]
+            for index, (_, parameter) in enumerate(self._parameters)
+            if parameter.grad is not None
+        }
+        shared = {index: weights[index] for index in self._owners.shapes if index in gradients}
+        owned = self._owners.collect(shared)
+        weights |= owned
+        gradients |= self._owners.collect({index: gradients[index] for index in shared})
+        for index, part in enumerate(self._parts):
+            if index in owned or index not in self._owners.shapes:
+                # Taken anew: an engine may move its storage before the first forward.
+                part.data, part.grad = weights[index], gradients.get(index)
         self.optimizer.step()
+        self._owners.hand_back(owned, shared)
+        for index in owned:
+            self._parts[index].data = self._placeholder(index)
+
+    def _placeholder(self, index: int) -> Tensor:
+        """What the optimizer has between steps: this rank's part, or the shape alone of a whole tensor."""
+        local, shape, _ = local_part(self._parameters[index][1])
+        if index not in self._owners.shapes:
+            return local
+        if self._owners.owns(index):
+            return local.new_zeros(()).expand(shape)
+        return local.new_empty((0,) * len(shape))
 
     def _forget_gradients(self) -> None:
         for (_, parameter), part in zip(self._parameters, self._parts, strict=True):
             parameter.grad = part.grad = None
-
-    def _regularise(self, gradients: list[Tensor]) -> None:
-        if self._config.clip_value:
-            torch._foreach_clamp_min_(gradients, -self._config.clip_value)
-            torch._foreach_clamp_max_(gradients, self._config.clip_value)
-        if not (self._config.l1 or self._config.l2):
-            return
-        for _, parameter in self._parameters:
-            if parameter.ndim > 1 and parameter.grad is not None:
-                weights, gradient = local_part(parameter)[0], local_part(parameter.grad)[0]
-                gradient.add_(weights, alpha=self._config.l2).add_(weights.sign(), alpha=self._config.l1)
 
     def _squares(self, gradients: list[Tensor]) -> float:
         norms = torch._foreach_norm(gradients)
@@ -188,31 +212,44 @@ class TorchEngine(ABC):
         for name, parameter in self._parameters:
             if self._exposes_parts():
                 yield Shard(f"model/{name}", *local_part(parameter))
-        if optimizer:
-            for (name, parameter), part in zip(self._parameters, self._parts, strict=True):
-                for moment, value in sorted(self.optimizer.state[part].items()):
-                    _, shape, offsets = local_part(parameter)
-                    if value.ndim == 0 and self.group.rank == 0:
-                        yield Shard(f"optimizer/{name}/{moment}", value, (), ())
-                    elif value.ndim and self._exposes_parts():
-                        yield Shard(f"optimizer/{name}/{moment}", value, shape, offsets)
+        if not optimizer:
+            return
+        for index, (name, _) in enumerate(self._parameters):
+            owned = index in self._owners.shapes
+            for moment, value, shape, offsets in self._moments(index):
+                # A number is held by every rank that has a part.
+                if self._exposes_parts(owned) if value.ndim or owned else self.group.rank == 0:
+                    yield Shard(f"optimizer/{name}/{moment}", value, shape, offsets)
+        if self.group.rank == 0 and "step" in self.optimizer.param_groups[0]:
+            yield Shard(STEP, torch.tensor(self.optimizer.param_groups[0]["step"]), (), ())
+
+    def _moments(self, index: int) -> Iterator[Shard]:
+        """The optimizer's state of a parameter, as this rank has it, under its names in the optimizer."""
+        _, shape, offsets = local_part(self._parameters[index][1])
+        for moment, value in sorted(self.optimizer.state[self._parts[index]].items()):
+            if index in self._owners.shapes:
+                yield Shard(moment, value, tuple(value.shape), (0,) * value.ndim)
+            else:
+                yield Shard(moment, value, *((shape, offsets) if value.ndim else ((), ())))
 
     @abstractmethod
-    def _exposes_parts(self) -> bool:
-        """Whether this rank's parts are what a checkpoint takes; each element is to be held by one rank."""
+    def _exposes_parts(self, owned: bool = False) -> bool:
+        """Whether this rank's parts, or what it owns, go into a checkpoint; each element from one rank."""
 
     def load_state(self, read: ReadShard, *, optimizer: bool = True, keep: Collection[str] = ()) -> None:
         if optimizer:
             self._create_optimizer_state()
-        for (name, parameter), part in zip(self._parameters, self._parts, strict=True):
+        for index, (name, parameter) in enumerate(self._parameters):
             if name in keep:
                 continue
-            local, shape, offsets = local_part(parameter)
-            _fill(f"model/{name}", local, shape, offsets, read)
+            _fill(Shard(f"model/{name}", *local_part(parameter)), read)
             if optimizer:
-                for moment, value in self.optimizer.state[part].items():
-                    where = (shape, offsets) if value.ndim else ((), ())
-                    _fill(f"optimizer/{name}/{moment}", value, *where, read)
+                for moment in self._moments(index):
+                    _fill(moment._replace(name=f"optimizer/{name}/{moment.name}"), read)
+        if optimizer and "step" in self.optimizer.param_groups[0]:
+            step = int(read(STEP, (), (), ()))
+            for parameter_group in self.optimizer.param_groups:
+                parameter_group["step"] = step
 
     @torch.no_grad()
     def _create_optimizer_state(self) -> None:
@@ -241,8 +278,6 @@ def local_part(tensor: Tensor | None) -> tuple[Tensor, tuple[int, ...], tuple[in
     return tensor.to_local().detach(), tuple(tensor.shape), tuple(offsets)
 
 
-def _fill(
-    name: str, local: Tensor, shape: tuple[int, ...], offsets: tuple[int, ...], read: ReadShard
-) -> None:
+def _fill(shard: Shard, read: ReadShard) -> None:
     with torch.no_grad():
-        local.copy_(read(name, shape, offsets, tuple(local.shape)))
+        shard.local.copy_(read(shard.name, shard.global_shape, shard.offsets, tuple(shard.local.shape)))
