@@ -214,6 +214,13 @@ class EngineConfig(Section):
     """Free gathered parameters between forward and backward: less memory, more communication."""
     deepspeed: dict[str, Any] = Field({}, json_schema_extra=PLACEMENT)
     """For zero1 to zero3: more of DeepSpeed's own settings. What follows from ours cannot be contradicted."""
+    checkpointing: Literal["none", "selective", "full", "budget"] = Field("none", json_schema_extra=PLACEMENT)
+    """What blocks keep for the backward, the rest being computed again: all; results of matrix products and
+    fused attention; their inputs; or what fits into memory_budget."""
+    memory_budget: float = Field(1.0, ge=0, le=1, json_schema_extra=PLACEMENT)
+    """For checkpointing = "budget": what compiled blocks may keep, between their inputs (0) and all (1)."""
+    compile: bool = Field(False, json_schema_extra=PLACEMENT)
+    """Blocks are compiled (torch.compile). Bits are others than without; a resume that differs says so."""
 
     @model_validator(mode="after")
     def _possible(self) -> "EngineConfig":
@@ -237,6 +244,22 @@ class EngineConfig(Section):
             raise ValueError(
                 f"engine.num_ranks = {self.num_ranks} cannot be cut into engine.replicas = {self.replicas} "
                 "equal groups; make one a multiple of the other"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _recomputable(self) -> "EngineConfig":
+        if self.checkpointing == "budget" and not (self.compile and self.memory_budget < 1):
+            raise ValueError(
+                'engine.checkpointing = "budget" is the compiler\'s to keep: set engine.compile = true and '
+                'engine.memory_budget below 1, or take "selective" or "full"'
+            )
+        if self.memory_budget < 1 and self.checkpointing != "budget":
+            raise ValueError('engine.memory_budget does nothing without engine.checkpointing = "budget"')
+        if self.checkpointing == "selective" and self.compile:
+            raise ValueError(
+                'engine.checkpointing = "selective" with engine.compile = true: a compiled block has no '
+                'single operations to choose from; take "budget" with an engine.memory_budget, or "full"'
             )
         return self
 

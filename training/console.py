@@ -12,7 +12,14 @@ from training.metrics import scores_of, scores_text
 class Console:
     """Prints rows and events of a run as they come. Shows; decides nothing."""
 
-    SHOWN_EVENTS = ("worker_died", "restarted", "checkpoint_quarantined", "checkpoint_failed", "tracking_off")
+    SHOWN_EVENTS = (
+        "worker_died",
+        "restarted",
+        "checkpoint_quarantined",
+        "checkpoint_failed",
+        "tracking_off",
+        "not_compiled",
+    )
 
     def __init__(self, config: Config, stream: TextIO | None = None) -> None:
         self.config = config

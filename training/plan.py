@@ -6,6 +6,7 @@ Nothing here builds a model or imports torch.
 import math
 import shutil
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,26 @@ def memory_by_part(config: Config) -> dict[str, int]:
 
     fp32 weights, gradients and two moments are sharded over the ranks; accumulating without
     synchronisation holds whole gradients, and parameters gathered for the forward stay whole
-    unless they are resharded.
+    unless they are resharded. What is recomputed of one block comes when logits are gone: only what
+    it takes beyond them adds to the peak. A memory budget is taken as a share of the way from full
+    checkpointing to none.
     """
     count = count_parameters(config.model).total
     ranks = config.engine.num_ranks
     layout = batch_layout(config)
     value_bytes = 2 if config.engine.precision == "bf16" else 4
-    memory = activation_memory(
+    memory = partial(
+        activation_memory,
         config.model,
         layout.micro_batch_size,
         bytes_per_value=value_bytes,
         num_chunks=config.objective.num_chunks,
     )
+    is_budget = config.engine.checkpointing == "budget"
+    activations = memory(policy="full" if is_budget else config.engine.checkpointing)
+    kept = activations.blocks
+    if is_budget:
+        kept += round(config.engine.memory_budget * (memory(policy="none").blocks - kept))
     whole = 4 * count
     gathered = 0
     if ranks > 1:
@@ -44,8 +53,9 @@ def memory_by_part(config: Config) -> dict[str, int]:
         "weights": whole // ranks,
         "gradients": gradients,
         "optimizer": 2 * whole // ranks,
-        "activations": memory.blocks,
-        "logits": memory.head,
+        "activations": kept,
+        "recomputation": max(0, activations.recomputed - activations.head),
+        "logits": activations.head,
         "communication": gathered,
     }
     return {**parts, "total": sum(parts.values())}

@@ -62,6 +62,7 @@ class Trainer:
         )
         peak, self.peak_source = peak_flops(group.device, self.config.engine.precision)
         total_peak = self.engine.sum_over_ranks([peak or math.nan])[0]
+        self._told_eager = False
         self.peak_flops = total_peak if math.isfinite(total_peak) else None
         self.saver = Saver(
             run.path,
@@ -125,30 +126,22 @@ class Trainer:
             "num_ranks": self.group.num_ranks,
             "threads_per_rank": torch.get_num_threads(),
             "device": self.group.device.type,
+            "kernels": str(self.engine.compiled or "eager"),
             "library_versions": library_versions(),
         }
 
     def train_step(self, state: TrainState) -> bool:
         """One optimizer step, which advances `state`; returns whether some rank was asked to stop."""
         started = time.perf_counter()
-        step, rank = state.step + 1, self.group.rank
+        step = state.step + 1
         batches, digest = self.batches.get(state.position)
         data_s = time.perf_counter() - started
-        losses: list[Tensor | None] = [None] * self.layout.num_micro_batches
-        weights = losses.copy()
-        for turn, batch in enumerate(with_step_weights(batches, self.engine.sum_over_ranks)):
-            index = self.layout.micro_batch(rank, turn)
-            # Dropout's.
-            torch.manual_seed(seed64(self.config.run.seed, "dropout", state.position, index or 0))
-            loss, weight = self.engine.micro_batch(
-                self.objective, self.on_device(batch), last=turn == self.layout.turns - 1
-            )
-            if index is not None:
-                losses[index], weights[index] = loss, weight
-        stopping, save_failures, *sums = self.engine.sum_over_ranks(
+        losses, weights = self._micro_batches(batches, state.position)
+        stopping, save_failures, not_compiled, *sums = self.engine.sum_over_ranks(
             [
                 float(self.stop.is_set),
                 float(bool(self.saver.own_failure)),
+                float(bool(self.engine.compiled and self.engine.compiled.failure)),
                 *as_floats(digest),
                 *as_numbers(losses),
                 *as_numbers(weights),
@@ -159,6 +152,8 @@ class Trainer:
         loss_sum, weight_sum = sum(sums[-2 * num : -num]), sum(sums[-num:])
         if save_failures:
             self.saver.abort()
+        if not_compiled:
+            self._run_eagerly(int(not_compiled), step)
         loss_mean = loss_sum / weight_sum
         lr = learning_rate(step, self.config)
         norm = self.engine.step(lr, weight_sum) if math.isfinite(loss_mean) else math.nan
@@ -183,6 +178,40 @@ class Trainer:
             data_hash=show_digest(from_floats(digests)),
         )
         return stopping > 0
+
+    def _micro_batches(
+        self, batches: list[Any], position: int
+    ) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """Forward and backward of this rank's part of a step: (losses, weights), None at those of others."""
+        losses: list[Tensor | None] = [None] * self.layout.num_micro_batches
+        weights = losses.copy()
+        for turn, batch in enumerate(with_step_weights(batches, self.engine.sum_over_ranks)):
+            index = self.layout.micro_batch(self.group.rank, turn)
+            # Dropout's.
+            torch.manual_seed(seed64(self.config.run.seed, "dropout", position, index or 0))
+            loss, weight = self.engine.micro_batch(
+                self.objective, self.on_device(batch), last=turn == self.layout.turns - 1
+            )
+            if index is not None:
+                losses[index], weights[index] = loss, weight
+        return losses, weights
+
+    def _run_eagerly(self, num_failures: int, step: int) -> None:
+        """Say once that blocks are not compiled; where one rank cannot, none does."""
+        compiled = self.engine.compiled
+        assert compiled is not None
+        compiled.failure = compiled.failure or "another rank could not compile them"
+        if self._told_eager:
+            return
+        self._told_eager = True
+        if self.config.engine.exact and num_failures < self.group.num_ranks:
+            raise TrainingError(
+                f"step {step}: {num_failures} of {self.group.num_ranks} ranks could not compile the model's "
+                f"blocks, and exact mode would not be exact ({compiled.failure})",
+                "set engine.compile to false, or make all hosts alike",
+            )
+        message = f"blocks run eagerly, since they cannot be compiled: {compiled.failure}"
+        self.recorder.event("not_compiled", message, step=step, ranks=num_failures)
 
     def _record_step(self, state: TrainState, *, step_s: float, **measured: Any) -> None:
         self.recorder.beat(state.step, "training")

@@ -26,6 +26,8 @@ from training.schedules import learning_rate
         ("engine.replicas=3", "equal groups"),
         ("engine.deepspeed={prescale_gradients = true}", "engine.deepspeed does nothing"),
         ("engine.name=zero4", "engine.name"),
+        ("engine.checkpointing=budget", "engine.compile = true"),
+        ("engine.memory_budget=0.5", "does nothing without engine.checkpointing"),
         ("schedule.warmup_share=0.7", "overlap"),
         ("checkpoint.keep=1", "checkpoint.keep"),
         ("steps=4", "section.field=value"),

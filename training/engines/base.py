@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from training.config import Config
+from training.engines.compiled import CompiledBlocks
 from training.objectives import LossSum, Objective
 
 
@@ -52,6 +53,8 @@ class Engine(Protocol):
 
     group: Group
     model: nn.Module
+    compiled: CompiledBlocks | None
+    """With `engine.compile`: what became of it."""
 
     @classmethod
     def prepare(cls, build: Callable[[], nn.Module], draw: Draw, config: Config, group: Group) -> "Engine":

@@ -19,8 +19,10 @@ from models.families import learning_rate_scale
 from training.batch_layout import batch_layout
 from training.config import Config
 from training.engines.base import Draw, Group, ReadShard, Shard
+from training.engines.compiled import CompiledBlocks
 from training.engines.exact import ExactReduction, row_squares
 from training.engines.ownership import Owners
+from training.engines.recompute import recompute
 from training.objectives import LossSum, Objective
 from training.optimizers import make_optimizer, needs_whole
 
@@ -38,6 +40,7 @@ class TorchEngine(ABC):
     def __init__(self, model: nn.Module, draw: Draw, config: Config, group: Group) -> None:
         self.model = model
         self.group = group
+        self.compiled: CompiledBlocks | None = None
         self._draw = draw
         self._config = config.optimizer
         self.precision = config.engine.precision
@@ -67,9 +70,15 @@ class TorchEngine(ABC):
     def prepare(cls, build: Callable[[], nn.Module], draw: Draw, config: Config, group: Group) -> Self:
         with torch.device("meta"):
             model = build()
+        settings = config.engine
+        # Outside what is compiled: recomputing then repeats the same kernels.
+        compiled = CompiledBlocks(blocks_of(model), settings.memory_budget) if settings.compile else None
+        if settings.checkpointing in ("selective", "full"):
+            recompute(blocks_of(model), settings.checkpointing)
         cls._split(model, config, group)
         model.to_empty(device=group.device)
         engine = cls(model, draw, config, group)
+        engine.compiled = compiled
         engine.initialize()
         return engine
 

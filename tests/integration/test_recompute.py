@@ -1,0 +1,123 @@
+"""Activation checkpointing under every engine and family: the bits of a run without it, in less memory."""
+
+import hashlib
+from functools import partial
+
+import pytest
+import torch
+from live_tensors import LiveTensors
+
+from models.families import build, initial_values
+from training.engines import ENGINES
+from training.objectives import LossSum, TensorBatch
+from training.objectives.causal_lm import CausalLM
+from training.plan import memory_by_part
+from training.processes import process_group
+from training.recipes import make_config
+
+SIZES = {"num_layers": 2, "width": 24, "num_heads": 3, "context": 8, "vocab_size": 67, "dropout": 0.2}
+MODELS = {
+    "gpt": {"family": "gpt2"},
+    "grouped": {"family": "llama", "num_heads": 4, "num_kv_heads": 2},
+    "experts": {"family": "mixtral", "num_experts": 4, "expert_width": 16},
+    "bert": {"family": "bert", "attention_dropout": 0.2, "head": "none", "pooler": "none"},
+    "shared layers": {"family": "albert", "embedding_width": 12, "head": "none", "pooler": "none"},
+    "t5": {"family": "t5", "head_size": 8},
+}
+
+ALLOCATED = ("activations", "recomputation", "logits", "gradients")
+"""Parts of a plan that come and go with a micro-batch."""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Squares:
+    """Of whatever a model gives for token ids: any family can be trained on it."""
+
+    losses = ("loss",)
+
+    def loss(self, model, batch):
+        return LossSum(model(*batch).float().square().sum(), torch.ones(()))
+
+    def scores(self, model, batch):
+        return {"loss": self.loss(model, batch)}
+
+
+def prepared(config, group):
+    return ENGINES[config.engine.name].prepare(
+        lambda: build(config.model), partial(initial_values, config=config.model, seed=5), config, group
+    )
+
+
+def trained(model, engine, group):
+    """Hash of weights and moments after two steps of two micro-batches with dropout."""
+    tables = {"precision": "fp32", **engine}
+    config = make_config(
+        {
+            "model": {**SIZES, **MODELS[model]},
+            "batch": {"tokens_per_step": 32, "micro_batch_size": 2},
+            "optimizer": {"name": "sgd", "weight_decay": 0.0},
+            "engine": tables,
+        }
+    )
+    prepared_engine = prepared(config, group)
+    objective = CausalLM(balance_loss=0.1) if model == "experts" else Squares()
+    for step in range(2):
+        for turn in range(2):
+            torch.manual_seed(10 * step + turn)
+            tokens = torch.randint(0, 67, (2, 8))
+            batch = TensorBatch(tokens, tokens, torch.ones(2, 8))
+            inputs = {"experts": batch, "t5": (tokens, tokens)}.get(model, (tokens,))
+            prepared_engine.micro_batch(objective, inputs, last=turn == 1)
+        prepared_engine.step(1e-2, 16.0)
+    found = hashlib.sha256()
+    for shard in prepared_engine.state():
+        found.update(shard.name.encode() + shard.local.numpy().tobytes())
+    return found.hexdigest()
+
+
+@pytest.mark.parametrize("engine", [{"name": "ddp"}, {"name": "fsdp", "exact": True}], ids=str)
+@pytest.mark.parametrize("model", MODELS)
+def test_recomputing_changes_no_bit(model, engine, tmp_path):
+    """The curve of a run would depend on how much memory its machine has; names in checkpoints, too."""
+    with process_group(0, 1, "cpu", tmp_path / "rendezvous", 60) as group:
+        hashes = {
+            policy: trained(model, {**engine, "checkpointing": policy}, group)
+            for policy in ("none", "selective", "full")
+        }
+    assert len(set(hashes.values())) == 1, hashes
+
+
+def peak(checkpointing, num_chunks, group):
+    """(bytes of tensors that a micro-batch allocates at its peak, what the plan says of them)."""
+    config = make_config(
+        {
+            "model": {"family": "llama", "num_layers": 8, "width": 64, "num_heads": 4, "context": 128,
+                      "vocab_size": 2048, "tie_embeddings": True},
+            "batch": {"tokens_per_step": 1024, "micro_batch_size": 8},
+            "objective": {"num_chunks": num_chunks},
+            "engine": {"name": "ddp", "precision": "fp32", "checkpointing": checkpointing},
+        }
+    )  # fmt: skip
+    engine = prepared(config, group)
+    tokens = torch.randint(0, 2048, (8, 128))
+    batch = TensorBatch(tokens, tokens, torch.ones(8, 128))
+    with LiveTensors() as live:
+        engine.micro_batch(CausalLM(num_chunks=num_chunks), batch, last=True)
+    parts = memory_by_part(config)
+    return live.peak_bytes, sum(parts[name] for name in ALLOCATED)
+
+
+def test_the_plan_says_what_recomputing_and_chunks_save(tmp_path):
+    """A run that was planned to fit would not: the tensors at the peak are within 10 % of the plan."""
+    with process_group(0, 1, "cpu", tmp_path / "rendezvous", 60) as group:
+        measured = {case: peak(*case, group) for case in (("none", 1), ("selective", 16), ("full", 16))}
+    for case, (found, planned) in measured.items():
+        assert found == pytest.approx(planned, rel=0.1), case
+    assert measured["full", 16][0] < measured["selective", 16][0] / 2 < measured["none", 1][0] / 3
