@@ -221,6 +221,8 @@ class EngineConfig(Section):
     """For checkpointing = "budget": what compiled blocks may keep, between their inputs (0) and all (1)."""
     compile: bool = Field(False, json_schema_extra=PLACEMENT)
     """Blocks are compiled (torch.compile). Bits are others than without; a resume that differs says so."""
+    collect_every: int = Field(50, ge=0, json_schema_extra=PLACEMENT)
+    """Steps between collections of Python's garbage, on all ranks at once; 0 leaves them to Python."""
 
     @model_validator(mode="after")
     def _possible(self) -> "EngineConfig":
@@ -301,6 +303,24 @@ class TrackingConfig(Section):
     """MLflow experiment."""
     log_every: int = Field(10, ge=1, json_schema_extra=PLACEMENT)
     """Steps between console lines."""
+    profile: str = Field("", json_schema_extra=PLACEMENT)
+    """Steps FIRST:LAST whose time rank 0 writes down, operation by operation, in the run's profile folder."""
+
+    @model_validator(mode="after")
+    def _profiled(self) -> "TrackingConfig":
+        if self.profile:
+            profiled_steps(self.profile)
+        return self
+
+
+def profiled_steps(text: str) -> range:
+    """The steps of `tracking.profile`; raises ValueError when it is not FIRST:LAST."""
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+        raise ValueError(
+            f'tracking.profile = "{text}" is not FIRST:LAST with 1 <= FIRST <= LAST, such as "10:13"'
+        )
+    return range(int(first), int(last) + 1)
 
 
 class Config(Section):
@@ -336,6 +356,10 @@ class Config(Section):
             raise ValueError(
                 f'model.mup_base_width scales the rates of Adam, but optimizer.name = "{optimizer}" sets the '
                 "length of updates by the tensor; leave it out, or choose another optimizer"
+            )
+        if self.tracking.profile and profiled_steps(self.tracking.profile)[-1] > self.run.steps:
+            raise ValueError(
+                f'tracking.profile = "{self.tracking.profile}" goes beyond run.steps = {self.run.steps}'
             )
         return self
 

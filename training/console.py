@@ -19,6 +19,8 @@ class Console:
         "checkpoint_failed",
         "tracking_off",
         "not_compiled",
+        "profiled",
+        "not_profiled",
     )
 
     def __init__(self, config: Config, stream: TextIO | None = None) -> None:

@@ -1,6 +1,8 @@
 """The training loop, for every objective and every engine."""
 
 from seedbed.errors import Preempted
+from training.garbage import Garbage
+from training.profile import Profiler
 from training.restore import restore
 from training.trainer import Trainer
 from training.validation import validate
@@ -14,15 +16,20 @@ def fit(trainer: Trainer) -> None:
     """
     config = trainer.config
     state = restore(trainer)
-    while state.step < config.run.steps:
-        stopping = trainer.train_step(state)
-        last = state.step == config.run.steps
-        due = config.eval.every_steps and (last or state.step % config.eval.every_steps == 0)
-        if due and not stopping:
-            validate(trainer, state)
-        if stopping or last or state.step % config.checkpoint.every_steps == 0:
-            trainer.save(state)
-        if stopping and not last:
-            trainer.finish(state, "preempted")
-            raise Preempted(f"stopped at step {state.step}, which is saved")
+    profiler = Profiler(config.tracking.profile, trainer.recorder, trainer.group.device)
+    with Garbage(config.engine.collect_every) as garbage, profiler:
+        while state.step < config.run.steps:
+            profiler.before(state.step + 1)
+            stopping = trainer.train_step(state)
+            profiler.after(state.step)
+            garbage.after(state.step)
+            last = state.step == config.run.steps
+            due = config.eval.every_steps and (last or state.step % config.eval.every_steps == 0)
+            if due and not stopping:
+                validate(trainer, state)
+            if stopping or last or state.step % config.checkpoint.every_steps == 0:
+                trainer.save(state)
+            if stopping and not last:
+                trainer.finish(state, "preempted")
+                raise Preempted(f"stopped at step {state.step}, which is saved")
     trainer.finish(state, "finished")

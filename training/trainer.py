@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from data.loader import Prefetcher
 from data.order_hash import as_floats, from_floats, show_digest
@@ -130,23 +131,25 @@ class Trainer:
             "library_versions": library_versions(),
         }
 
+    @record_function("seedbed.step")
     def train_step(self, state: TrainState) -> bool:
         """One optimizer step, which advances `state`; returns whether some rank was asked to stop."""
         started = time.perf_counter()
         step = state.step + 1
-        batches, digest = self.batches.get(state.position)
+        with record_function("seedbed.data"):
+            batches, digest = self.batches.get(state.position)
         data_s = time.perf_counter() - started
         losses, weights = self._micro_batches(batches, state.position)
-        stopping, save_failures, not_compiled, *sums = self.engine.sum_over_ranks(
-            [
-                float(self.stop.is_set),
-                float(bool(self.saver.own_failure)),
-                float(bool(self.engine.compiled and self.engine.compiled.failure)),
-                *as_floats(digest),
-                *as_numbers(losses),
-                *as_numbers(weights),
-            ]
-        )
+        own = [
+            float(self.stop.is_set),
+            float(bool(self.saver.own_failure)),
+            float(bool(self.engine.compiled and self.engine.compiled.failure)),
+            *as_floats(digest),
+            *as_numbers(losses),
+            *as_numbers(weights),
+        ]
+        with record_function("seedbed.ranks"):
+            stopping, save_failures, not_compiled, *sums = self.engine.sum_over_ranks(own)
         num, digests = self.layout.num_micro_batches, sums[: -2 * self.layout.num_micro_batches]
         # In one order, whoever computed them.
         loss_sum, weight_sum = sum(sums[-2 * num : -num]), sum(sums[-num:])
@@ -156,7 +159,8 @@ class Trainer:
             self._run_eagerly(int(not_compiled), step)
         loss_mean = loss_sum / weight_sum
         lr = learning_rate(step, self.config)
-        norm = self.engine.step(lr, weight_sum) if math.isfinite(loss_mean) else math.nan
+        with record_function("seedbed.optimizer"):
+            norm = self.engine.step(lr, weight_sum) if math.isfinite(loss_mean) else math.nan
         if not (math.isfinite(loss_mean) and math.isfinite(norm)):
             raise TrainingError(
                 f"step {step}: loss {loss_mean}, gradient norm {norm}; nothing was updated by this step",

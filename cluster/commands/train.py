@@ -41,6 +41,14 @@ def train(
             help="Prove on a few steps of this recipe that neither ranks nor engine show in the weights.",
         ),
     ] = False,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            "--profile",
+            metavar="FIRST:LAST",
+            help="Write down where the time of these steps goes, on rank 0.",
+        ),
+    ] = None,
     list_recipes: Annotated[bool, typer.Option("--list", help="List the shipped recipes.")] = False,
     json: Json = False,
 ) -> None:
@@ -58,14 +66,18 @@ def train(
     from training.supervisor import Supervisor
 
     path = _run_path(recipe, run_dir, resume, fork, init_from)
+    sets = sets or []
+    if profile is not None:
+        _check_ahead(profile, resume or path)
+        sets = [*sets, f'tracking.profile="{profile}"']
     with RunDirectory(path).lock() as lock:
         try:
             if resume is not None and fork is not None:
-                run, notices = prepare.fork(resume, path, sets or [])
+                run, notices = prepare.fork(resume, path, sets)
             elif resume is not None:
-                run, notices = prepare.resume(path, sets or [], _run_and_step(resume)[1])
+                run, notices = prepare.resume(path, sets, _run_and_step(resume)[1])
             else:
-                run, notices = prepare.start(str(recipe), sets or [], path, init_from)
+                run, notices = prepare.start(str(recipe), sets, path, init_from)
         except BaseException:
             RunDirectory(path).discard_if_unused()
             raise
@@ -100,6 +112,24 @@ def _run_path(
         RunDirectory.existing(path)
         return path
     return fork
+
+
+def _check_ahead(profile: str, run: Path) -> None:
+    """Raises UsageError when steps are to be profiled that are none, or that are trained already."""
+    from training.checkpoint.layout import list_steps
+    from training.config import profiled_steps
+
+    try:
+        steps = profiled_steps(profile)
+    except ValueError as error:
+        raise UsageError(f"--profile: {error}", "for example --profile 10:13") from None
+    path, newest = _run_and_step(run)
+    newest = max(list_steps(path), default=0) if newest is None else newest
+    if steps[0] <= newest:
+        raise UsageError(
+            f"--profile {profile}: {path} is trained up to step {newest} already",
+            f"give later steps, such as --profile {newest + 2}:{newest + 4}",
+        )
 
 
 def _run_and_step(path: Path) -> tuple[Path, int | None]:

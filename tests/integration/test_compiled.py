@@ -28,7 +28,7 @@ def test_without_a_compiler_a_run_goes_on_eagerly_and_says_so_once(tmp_path, see
 
 @pytest.mark.long
 def test_ranks_and_engines_do_not_change_a_bit_of_a_compiled_run(tmp_path, monkeypatch):
-    """And neither does recomputation; the compiled kernels themselves do."""
+    """And neither does recomputation."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     layouts = [("fsdp", 1, "none"), ("ddp", 1, "none"), ("ddp", 2, "none"), ("fsdp", 2, "full")]
     runs = {
@@ -38,5 +38,3 @@ def test_ranks_and_engines_do_not_change_a_bit_of_a_compiled_run(tmp_path, monke
         for layout in layouts
     }
     assert len({digest(folder) for folder in runs.values()}) == 1
-    eager = train(tmp_path / "eager", "fsdp", 1, steps=3)
-    assert digest(eager) != digest(runs[layouts[0]])

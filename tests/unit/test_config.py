@@ -30,6 +30,8 @@ from training.schedules import learning_rate
         ("engine.memory_budget=0.5", "does nothing without engine.checkpointing"),
         ("schedule.warmup_share=0.7", "overlap"),
         ("checkpoint.keep=1", "checkpoint.keep"),
+        ("tracking.profile=13:10", "FIRST <= LAST"),
+        ("tracking.profile=4:999999", "goes beyond run.steps"),
         ("steps=4", "section.field=value"),
     ],
 )

@@ -1,7 +1,7 @@
 """Blocks that are compiled by torch.compile, or run eagerly where that cannot be.
 
 Each block is compiled by itself: all of one kind share one compilation, and what an engine does between them
-(gathering parameters, sharing gradients) stays outside. Only training is compiled: its batches have one shape.
+(gathering parameters, sharing gradients) stays outside. Only training is: its batches have one shape.
 """
 
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Activation checkpointing: what a block keeps for its backward (Chen et al. 2016); the rest is computed again.
+"""Activation checkpointing: what blocks keep for the backward, the rest being recomputed (Chen et al. 2016).
 
 The policies are those of `models.accounting`. Recomputation repeats the operations of the forward on the same
 values, dropout's random numbers included, so it changes no bit of a gradient.

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+from torch.profiler import record_function
 
 from models.families import learning_rate_scale
 from training.batch_layout import batch_layout
@@ -116,9 +117,10 @@ class TorchEngine(ABC):
         self.model.train()
         share = self._reduction.ends_leaf() if self._reduction else last
         with self._sharing(share):
-            with self._autocast():
+            with self._autocast(), record_function("seedbed.forward"):
                 loss = self._loss(objective, batch)
-            loss.total.backward()
+            with record_function("seedbed.backward"):
+                loss.total.backward()
         if self._reduction and share and not last:
             # Zeros: the sum of all leaves is handed out with the last.
             self._forget_gradients()

@@ -1,0 +1,31 @@
+"""`seedbed train --profile`: where a step's time goes, written into the run."""
+
+import json
+
+SMALL = {
+    "model.num_layers": 1, "model.width": 32, "model.num_heads": 2, "model.context": 16,
+    "batch.micro_batch_size": 2, "batch.tokens_per_step": 64, "run.steps": 4, "eval.every_steps": 0,
+    "tracking.mlflow": "false", "engine.num_ranks": 1,
+}  # fmt: skip
+
+
+def test_the_time_of_chosen_steps_is_written_down(tmp_path, seedbed_cli):
+    """A user would not know what to make faster; or would wait for steps that do not come again."""
+    sets = [part for name, value in SMALL.items() for part in ("--set", f"{name}={value}")]
+    refused = seedbed_cli("train", "gpt-demo", "--run-dir", "run", *sets, "--profile", "3:2")
+    assert (refused.code, "FIRST <= LAST" in refused.stderr) == (2, True)
+    run = seedbed_cli("train", "gpt-demo", "--run-dir", "run", *sets, "--profile", "2:3")
+    assert run.code == 0, run.stderr
+    table = tmp_path / "run" / "profile" / "steps-2-3.txt"
+    assert "profile of steps 2 to 3: run/profile/steps-2-3.txt" in run.stderr
+    phases = {line.split()[0]: line.split()[1:] for line in table.read_text().splitlines()[1:7]}
+    # Two steps of two micro-batches.
+    assert {name: int(values[0]) for name, values in phases.items()} == {
+        "step": 2, "data": 2, "forward": 4, "backward": 4, "ranks": 2, "optimizer": 2,
+    }  # fmt: skip
+    assert 50 < sum(float(values[2].rstrip("%")) for values in phases.values()) - 100 <= 100.5
+    assert "aten::" in table.read_text()
+    trace = json.loads(table.with_suffix(".trace.json").read_text())
+    assert any(event.get("name") == "seedbed.backward" for event in trace["traceEvents"])
+    late = seedbed_cli("train", "--resume", "run", "--profile", "4:6", "--set", "run.steps=6")
+    assert (late.code, "trained up to step 4 already" in late.stderr) == (2, True)
