@@ -15,8 +15,10 @@ def cell(column: str, value: Any) -> str:
         return human_bytes(value)
     if column in ("time", "started"):
         return f"{datetime.fromtimestamp(value).astimezone():%Y-%m-%d %H:%M}"
-    if column == "goodput":
+    if column in ("goodput", "mfu_full", "mfu_causal"):
         return f"{value:.0%}"
+    if column.endswith("_flops"):
+        return f"{value / 1e12:.3g} TFLOP/s"
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, int) and not isinstance(value, bool):
@@ -156,7 +158,13 @@ def eval_view(result: dict[str, Any]) -> Any:
 def run_view(run: dict[str, Any]) -> Any:
     """One run."""
     facts = {key: value for key, value in run["summary"].items() if value is not None}
+    shares = facts.pop("time_shares")
     rows = [{"what": key.replace("_", " "), "value": cell(key, value)} for key, value in facts.items()]
+    rows += [
+        {"what": f"time {key.replace('_', ' ')}", "value": f"{value:.2%}"} for key, value in shares.items()
+    ]
+    if shares:
+        rows.append({"what": "time communicating", "value": "not measured: it overlaps with the backward"})
     changed = [{"setting": k, "recipe": v[0], "this run": v[1]} for k, v in run["difference"].items()]
     return group(
         table(rows, ("what", "value")),

@@ -5,7 +5,7 @@ from typing import Any
 
 from training.checkpoint.layout import list_steps, step_dir
 from training.config import items
-from training.metrics import read_events, scores_of, surviving_rows
+from training.metrics import read_events, scores_of, surviving_rows, time_shares
 from training.run_directory import RunDirectory, read_json
 
 
@@ -15,6 +15,7 @@ def summarize_run(path: Path) -> dict[str, Any]:
     config, rows, events = run.config(), surviving_rows(path), read_events(path)
     last: dict[str, Any] = next((row for row in reversed(rows) if row.get("kind") == "train"), {})
     validation: dict[str, Any] = next((row for row in reversed(rows) if row.get("kind") == "eval"), {})
+    attempts = [event for event in events if event.get("kind") == "attempt_started"]
     return {
         "name": config.run.name or path.resolve().name,
         "state": run.status()["state"],
@@ -26,6 +27,11 @@ def summarize_run(path: Path) -> dict[str, Any]:
         "val_bits_per_byte": validation.get("val_bits_per_byte"),
         "scores": scores_of(validation),
         "tokens_per_s": last.get("tokens_per_s"),
+        "mfu_full": last.get("mfu_full"),
+        "mfu_causal": last.get("mfu_causal"),
+        "peak_source": attempts[-1].get("peak_source") if attempts else None,
+        "matmul_flops": attempts[-1].get("matmul_flops") if attempts else None,
+        "time_shares": time_shares(rows),
         "goodput": last.get("goodput"),
         "restarts": sum(event.get("kind") == "restarted" for event in events),
         "recipe": read_json(path / "recipe.json").get("recipe"),

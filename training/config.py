@@ -344,7 +344,7 @@ class Config(Section):
         if self.engine.name.startswith("zero") and self.optimizer.name not in FLAT:
             raise ValueError(
                 f'optimizer.name = "{self.optimizer.name}" with engine.name = "{self.engine.name}": '
-                f"DeepSpeed updates runs of elements, by {', '.join(FLAT)}; take one of them, or engine.name = fsdp"
+                f"DeepSpeed updates runs of elements, by {', '.join(FLAT)}; take one, or engine.name = fsdp"
             )
         if self.schedule.name == "wsd" and self.schedule.warmup_share + self.schedule.decay_share > 1:
             raise ValueError(

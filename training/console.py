@@ -81,7 +81,8 @@ class Console:
         elif event.get("kind") == "attempt_started":
             self.line(
                 f"attempt {event['attempt']}: {event['message']} on {event['num_ranks']} rank(s); "
-                f"MFU: {event.get('peak_source', '')}"
+                f"MFU: {event.get('peak_source', '')}; matrix products reach "
+                f"{event.get('matmul_flops', 0) / 1e12:.3g} TFLOP/s"
             )
 
     def close(self) -> None:

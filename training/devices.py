@@ -4,11 +4,12 @@ torch is imported where it is asked, so that a command that only reads a configu
 """
 
 import os
+import re
 import resource
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from seedbed.errors import ConfigError
 from training.config import Config, EngineConfig
@@ -16,10 +17,39 @@ from training.config import Config, EngineConfig
 if TYPE_CHECKING:
     import torch
 
-# Dense bf16 tensor-core peaks, FLOP/s, from the makers' data sheets (without sparsity).
-PEAK_BF16 = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12}
-# The same sheets' fp32 rate outside tensor cores, which is what fp32 training uses by default.
-PEAK_FP32 = {"A100": 19.5e12, "H100": 67e12, "H200": 67e12, "B200": 75e12}
+
+class Peak(NamedTuple):
+    """What a data sheet promises, in FLOP/s."""
+
+    words: frozenset[str]
+    """All of these stand in the device's name."""
+    bf16: float
+    """Of tensor cores, dense: sheets print twice as much, for matrices of which half is zero."""
+    fp32: float
+    """Outside tensor cores, which is what fp32 training uses by default."""
+
+
+# The first that fits. SXM parts say nothing but the model.
+PEAKS = (
+    Peak(frozenset({"A100"}), 312e12, 19.5e12),
+    Peak(frozenset({"H100", "PCIe"}), 756e12, 51e12),
+    Peak(frozenset({"H100", "NVL"}), 835e12, 60e12),
+    Peak(frozenset({"H100"}), 989e12, 67e12),
+    Peak(frozenset({"H200", "NVL"}), 835e12, 60e12),
+    Peak(frozenset({"H200"}), 989e12, 67e12),
+    Peak(frozenset({"B200"}), 2250e12, 75e12),
+)
+
+
+class Rates(NamedTuple):
+    """What utilisation is measured against, in FLOP/s of one device."""
+
+    peak: float | None
+    """None where it would be a guess."""
+    source: str
+    """Where the peak is from, or why there is none."""
+    matmul: float
+    """What matrix products reach on this device, measured."""
 
 
 def cpu_flags() -> set[str]:
@@ -59,36 +89,60 @@ def threads_per_rank(engine: EngineConfig) -> int:
     return engine.threads_per_rank or max(1, cores // engine.num_ranks)
 
 
-def peak_flops(device: "torch.device", precision: str) -> tuple[float | None, str]:
-    """(FLOP/s of this device at `precision`, where the figure is from).
+def device_rates(device: "torch.device", precision: str) -> Rates:
+    """The peak of this device and what it reaches, measured now, with the threads that this process has.
 
-    GPUs come from a table; an unknown GPU gives None rather than a guess. A CPU is measured:
-    its best rate over a few square matrix products, with the threads that this process has.
+    A GPU's peak is its data sheet's; a CPU's is what was measured.
     """
     import torch
 
+    matmul = measured_matmul_flops(device, precision)
     if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-        table = PEAK_BF16 if precision == "bf16" else PEAK_FP32
-        for model, peak in table.items():
-            if model in name:
-                return peak, f"data sheet of {model}, {precision}, dense"
+        return Rates(*peak_of_gpu(torch.cuda.get_device_name(device), precision), matmul)
+    return Rates(matmul, f"measured matrix products, {precision}", matmul)
+
+
+def peak_of_gpu(name: str, precision: str) -> tuple[float | None, str]:
+    """(FLOP/s of the GPU that calls itself `name`, where the figure is from); None rather than a guess."""
+    words = set(re.split(r"[\s-]+", name))
+    found = next((peak for peak in PEAKS if peak.words <= words), None)
+    # A slice of a GPU bears its name, and has a part of its rate.
+    if found is None or "MIG" in words:
         return None, f"no peak is known for '{name}': MFU is not reported"
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return measured_matmul_flops(dtype), f"measured matrix products, {precision}"
+    part = " ".join(sorted(found.words))
+    return found.bf16 if precision == "bf16" else found.fp32, f"data sheet of {part}, {precision}, dense"
 
 
-def measured_matmul_flops(dtype: "torch.dtype", size: int = 768, repeats: int = 5) -> float:
-    """FLOP/s of the fastest of `repeats` products of two size x size matrices on the CPU."""
+def measured_matmul_flops(device: "torch.device", precision: str, repeats: int = 5) -> float:
+    """FLOP/s of the fastest of `repeats` products of two square matrices of random numbers."""
     import torch
 
-    left, right = torch.ones(size, size, dtype=dtype), torch.ones(size, size, dtype=dtype)
+    on_gpu = device.type == "cuda"
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    # Large enough to fill the device. Random, since a GPU is quicker with numbers that are all the same;
+    # of a generator of its own, since the global one is the run's.
+    size, products = (8192, 10) if on_gpu else (768, 1)
+    random = torch.Generator(device).manual_seed(0)
+    left, right = (torch.randn(size, size, device=device, generator=random).to(dtype) for _ in range(2))
     best = float("inf")
     for _ in range(repeats + 1):
+        _wait_for(device)
         started = time.perf_counter()
-        left @ right
+        for _ in range(products):
+            left @ right
+        _wait_for(device)
         best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best
+    if on_gpu:
+        # What was needed for this is no part of the run's peak.
+        torch.cuda.reset_peak_memory_stats(device)
+    return 2 * size**3 * products / best
+
+
+def _wait_for(device: "torch.device") -> None:
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def memory_bytes(device: "torch.device") -> int:

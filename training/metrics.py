@@ -61,6 +61,27 @@ def productive_seconds(rows: list[dict[str, Any]]) -> float:
     return sum(float(row.get("step_s") or 0.0) for row in rows if row.get("kind") == "train")
 
 
+def time_shares(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Shares of the time that steps, saves and validations took: what of it nothing was learnt in.
+
+    Waiting for data lies within a step, the others between steps. Empty before the first step. What ranks
+    spend on exchanging gradients is not among them: it overlaps with the backward, and only a profile tells
+    one from the other.
+    """
+    sums = {"step_s": 0.0, "data_s": 0.0, "blocked_s": 0.0, "eval_s": 0.0}
+    for row in rows:
+        for name in sums:
+            sums[name] += float(row.get(name) or 0.0)
+    if not sums["step_s"]:
+        return {}
+    whole = sums["step_s"] + sums["blocked_s"] + sums["eval_s"]
+    return {
+        "waiting_for_data": sums["data_s"] / whole,
+        "saving": sums["blocked_s"] / whole,
+        "validating": sums["eval_s"] / whole,
+    }
+
+
 def scores_of(row: dict[str, Any]) -> dict[str, float]:
     """What a validation row holds beside the loss, by name: bits per byte, accuracy, parts of the loss."""
     return {

@@ -24,7 +24,7 @@ from training.datasets import (
     resolve_data,
     training_stream,
 )
-from training.devices import measured_matmul_flops, peak_flops, resolve_hardware, threads_per_rank
+from training.devices import measured_matmul_flops, peak_of_gpu, resolve_hardware, threads_per_rank
 from training.first_weights import check_shapes, check_tokenizer, other_settings, sound_checkpoint, verified
 from training.metrics import read_events
 from training.plan import make_plan, notices
@@ -287,15 +287,12 @@ def peak_of(config: Config) -> float | None:
     import torch
 
     if config.engine.device == "cuda":
-        return (
-            peak_flops(torch.device("cuda"), config.engine.precision)[0]
-            if torch.cuda.is_available()
-            else None
-        )
-    dtype = torch.bfloat16 if config.engine.precision == "bf16" else torch.float32
+        if not torch.cuda.is_available():
+            return None
+        return peak_of_gpu(torch.cuda.get_device_name(), config.engine.precision)[0]
     threads = torch.get_num_threads()
     torch.set_num_threads(threads_per_rank(config.engine))
     try:
-        return measured_matmul_flops(dtype)
+        return measured_matmul_flops(torch.device("cpu"), config.engine.precision)
     finally:
         torch.set_num_threads(threads)

@@ -117,6 +117,7 @@ def _begin(trainer: "Trainer", state: TrainState, message: str) -> None:
         "num_ranks": trainer.group.num_ranks,
         "peak_flops": trainer.peak_flops,
         "peak_source": trainer.peak_source,
+        "matmul_flops": trainer.matmul_flops,
         "baseline_bytes": trainer.baseline_bytes,
     }
     trainer.recorder.begin(state.step, message, **details)

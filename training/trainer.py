@@ -24,7 +24,7 @@ from training.datasets import (
     open_datasets,
     training_stream,
 )
-from training.devices import memory_bytes, peak_flops
+from training.devices import device_rates, memory_bytes
 from training.engines import ENGINES, Engine, Group
 from training.objectives import with_step_weights
 from training.processes import StopFlag
@@ -61,9 +61,10 @@ class Trainer:
             self.config,
             group,
         )
-        peak, self.peak_source = peak_flops(group.device, self.config.engine.precision)
-        total_peak = self.engine.sum_over_ranks([peak or math.nan])[0]
         self._told_eager = False
+        rates = device_rates(group.device, self.config.engine.precision)
+        self.peak_source = rates.source
+        total_peak, self.matmul_flops = self.engine.sum_over_ranks([rates.peak or math.nan, rates.matmul])
         self.peak_flops = total_peak if math.isfinite(total_peak) else None
         self.saver = Saver(
             run.path,

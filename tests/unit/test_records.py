@@ -6,7 +6,7 @@ import pytest
 
 from seedbed.files import Journal, append_line, read_lines
 from training.checkpoint.writer import SaveResult
-from training.metrics import productive_seconds, surviving_rows, working_seconds
+from training.metrics import productive_seconds, surviving_rows, time_shares, working_seconds
 from training.recipes import load_config
 from training.recorder import Recorder
 from training.run_directory import RunDirectory
@@ -90,3 +90,15 @@ def test_status_is_a_mirror_that_cannot_stop_the_run(tmp_path):
     run.event("kind", "message")
     assert run.events.num_waiting == 1
     assert run.status()["state"] == "unknown"
+
+
+def test_time_in_which_nothing_is_learnt_is_told_apart(tmp_path):
+    """A user could not see whether to look at the disk, at the data or at the model."""
+    assert time_shares([]) == {}
+    rows = [
+        {"step_s": 2.0, "data_s": 0.5},
+        {"blocked_s": 1.0},
+        {"step_s": 4.0, "data_s": None},
+        {"eval_s": 3.0},
+    ]
+    assert time_shares(rows) == {"waiting_for_data": 0.05, "saving": 0.1, "validating": 0.3}
