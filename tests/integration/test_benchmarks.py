@@ -1,0 +1,23 @@
+"""The benchmarks of training run from end to end, in their smallest form."""
+
+import json
+import sys
+
+from tests.conftest import ROOT, run_command
+
+
+def run(tmp_path, script: str, *arguments: str) -> dict:
+    command = [sys.executable, "-P", str(ROOT / "benchmarks" / script), *arguments]
+    outcome = run_command(command, timeout_s=180, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
+    assert outcome.code == 0, outcome.stderr
+    return json.loads(outcome.stdout)
+
+
+def test_the_benchmark_of_a_gpu(tmp_path):
+    """Time on a rented GPU would go into finding that a name has changed."""
+    found = run(tmp_path, "gpu.py", "--device", "cpu", "--tiny", "--eager", "--steps", "2")
+    assert found["ceilings"]["copy_gb_per_s"] > 0
+    for shape in found["shapes"].values():
+        assert shape["two_runs_one_hash"]
+        assert 0 < shape["fast"]["mfu_causal"] < shape["fast"]["mfu_full"]
+        assert shape["fast"]["loss"][1] < shape["fast"]["loss"][0]
