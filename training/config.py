@@ -258,6 +258,11 @@ class EngineConfig(Section):
             )
         if self.memory_budget < 1 and self.checkpointing != "budget":
             raise ValueError('engine.memory_budget does nothing without engine.checkpointing = "budget"')
+        if self.name == "zero3" and (self.checkpointing == "selective" or self.compile):
+            raise ValueError(
+                'engine.name = "zero3" gathers parameters within blocks, among the operations that '
+                "engine.checkpointing = selective and engine.compile would treat as the model's; take fsdp"
+            )
         if self.checkpointing == "selective" and self.compile:
             raise ValueError(
                 'engine.checkpointing = "selective" with engine.compile = true: a compiled block has no '

@@ -3,69 +3,18 @@
 Nothing here builds a model or imports torch.
 """
 
-import math
 import shutil
-from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from models.families import activation_memory, block_of, count_parameters, flops_per_token, parameter_shapes
+from models.families import count_parameters, flops_per_token
 from training.batch_layout import batch_layout
 from training.config import Config
+from training.memory_plan import FLOAT, memory_by_part, moments
 
 # Share of the measured matrix-product rate that a training step reached on CPUs and GPUs of several
 # kinds, eager: a starting point until this machine has been measured by a run.
 TYPICAL_EFFICIENCY = 0.6
-
-
-def memory_by_part(config: Config) -> dict[str, int]:
-    """Bytes per device at the peak of a step, by part.
-
-    fp32 weights, gradients and two moments are sharded over the ranks; accumulating without
-    synchronisation holds whole gradients, and parameters gathered for the forward stay whole
-    unless they are resharded. What is recomputed of one block comes when logits are gone: only what
-    it takes beyond them adds to the peak. A memory budget is taken as a share of the way from full
-    checkpointing to none.
-    """
-    count = count_parameters(config.model).total
-    ranks = config.engine.num_ranks
-    layout = batch_layout(config)
-    value_bytes = 2 if config.engine.precision == "bf16" else 4
-    memory = partial(
-        activation_memory,
-        config.model,
-        layout.micro_batch_size,
-        bytes_per_value=value_bytes,
-        num_chunks=config.objective.num_chunks,
-    )
-    is_budget = config.engine.checkpointing == "budget"
-    activations = memory(policy="full" if is_budget else config.engine.checkpointing)
-    kept = activations.blocks
-    if is_budget:
-        kept += round(config.engine.memory_budget * (memory(policy="none").blocks - kept))
-    whole = 4 * count
-    gathered = 0
-    if ranks > 1:
-        gathered = whole if not config.engine.reshard_after_forward else 2 * _largest_block_bytes(config)
-    gradients = whole // ranks + (whole if layout.turns > 1 and ranks > 1 else gathered)
-    parts = {
-        "weights": whole // ranks,
-        "gradients": gradients,
-        "optimizer": 2 * whole // ranks,
-        "activations": kept,
-        "recomputation": max(0, activations.recomputed - activations.head),
-        "logits": activations.head,
-        "communication": gathered,
-    }
-    return {**parts, "total": sum(parts.values())}
-
-
-def _largest_block_bytes(config: Config) -> int:
-    sizes: Counter[str] = Counter()
-    for name, shape in parameter_shapes(config.model).items():
-        sizes[block_of(name)] += math.prod(shape)
-    return 4 * max(sizes.values())
 
 
 def make_plan(config: Config, run_dir: Path, *, peak_flops: float | None = None) -> dict[str, Any]:
@@ -104,7 +53,7 @@ def make_plan(config: Config, run_dir: Path, *, peak_flops: float | None = None)
         "precision": config.engine.precision,
         "device": config.engine.device,
         "memory_bytes_per_device": memory_by_part(config),
-        "checkpoint_bytes": 3 * 4 * count.total,
+        "checkpoint_bytes": FLOAT * (count.total + moments(config)),
         "checkpoints_kept": config.checkpoint.keep + (1 if config.checkpoint.keep_best else 0),
         "disk_free_bytes": shutil.disk_usage(_existing_parent(run_dir)).free,
         "predicted": {"tokens_per_s": tokens_per_s, "hours": hours},

@@ -9,9 +9,9 @@ from live_tensors import LiveTensors
 
 from models.families import build, initial_values
 from training.engines import ENGINES
+from training.memory_plan import memory_by_part
 from training.objectives import LossSum, TensorBatch
 from training.objectives.causal_lm import CausalLM
-from training.plan import memory_by_part
 from training.processes import process_group
 from training.recipes import make_config
 

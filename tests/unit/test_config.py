@@ -48,6 +48,7 @@ def test_a_wrong_setting_is_named_with_its_fix(assignment, said):
     [
         (["engine.exact=true"], "the sums over ranks are DeepSpeed's"),
         (["engine.replicas=2", "engine.num_ranks=2"], 'belongs to engine.name = "fsdp"'),
+        (["engine.name=zero3", "engine.compile=true"], "gathers parameters within blocks"),
         (["optimizer.name=adagrad"], "DeepSpeed updates runs of elements"),
     ],
 )

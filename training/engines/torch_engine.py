@@ -18,7 +18,7 @@ from torch.profiler import record_function
 
 from models.families import learning_rate_scale
 from training.batch_layout import batch_layout
-from training.config import Config
+from training.config import Config, EngineConfig
 from training.engines.base import Draw, Group, ReadShard, Shard
 from training.engines.compiled import CompiledBlocks
 from training.engines.exact import ExactReduction, row_squares
@@ -71,11 +71,7 @@ class TorchEngine(ABC):
     def prepare(cls, build: Callable[[], nn.Module], draw: Draw, config: Config, group: Group) -> Self:
         with torch.device("meta"):
             model = build()
-        settings = config.engine
-        # Outside what is compiled: recomputing then repeats the same kernels.
-        compiled = CompiledBlocks(blocks_of(model), settings.memory_budget) if settings.compile else None
-        if settings.checkpointing in ("selective", "full"):
-            recompute(blocks_of(model), settings.checkpointing)
+        compiled = prepare_blocks(model, config.engine)
         cls._split(model, config, group)
         model.to_empty(device=group.device)
         engine = cls(model, draw, config, group)
@@ -272,6 +268,15 @@ class TorchEngine(ABC):
             parameter_group["lr"] = 0.0
         self._update()
         self._forget_gradients()
+
+
+def prepare_blocks(model: nn.Module, config: EngineConfig) -> CompiledBlocks | None:
+    """Have the blocks of a model compiled, and keep no more than they should, before it is spread."""
+    compiled = CompiledBlocks(blocks_of(model), config.memory_budget) if config.compile else None
+    # Outside what is compiled: recomputing then repeats the same kernels.
+    if config.checkpointing in ("selective", "full"):
+        recompute(blocks_of(model), config.checkpointing)
+    return compiled
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from models.families import learning_rate_scale
 from training.config import Config
 from training.engines.base import Draw, Group, ReadShard, Shard
-from training.engines.torch_engine import AUTOCAST
+from training.engines.compiled import CompiledBlocks
+from training.engines.torch_engine import AUTOCAST, prepare_blocks
 from training.engines.zero_settings import zero_settings
 from training.objectives import LossSum, Objective
 from training.optimizers import make_optimizer
@@ -48,6 +49,7 @@ class ZeroEngine(ABC):
 
         self.model = model
         self.group = group
+        self.compiled: CompiledBlocks | None = None
         self._draw = draw
         self._precision = config.engine.precision
         self._parameters = list(model.named_parameters())
@@ -73,7 +75,9 @@ class ZeroEngine(ABC):
             with torch.device("meta"):
                 model = build()
             model.to_empty(device=group.device)
+        compiled = prepare_blocks(model, config.engine)
         engine = cls(model, draw, config, group)
+        engine.compiled = compiled
         engine.initialize()
         return engine
 
