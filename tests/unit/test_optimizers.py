@@ -164,7 +164,7 @@ def test_an_update_is_the_published_one(rule, fused):
 
 
 def test_muon_moves_hidden_matrices_as_published():
-    """Step by step, to the precision of bfloat16 (8 bits), in which torch orthogonalises."""
+    """Step by step, within 5 % of an update: torch orthogonalises by five iterations in bfloat16."""
     config = OptimizerConfig(name="muon", lr=LR)
     random = torch.Generator().manual_seed(0)
     weights = nn.Parameter(torch.randn(4, 5, generator=random, dtype=torch.float64))
@@ -176,7 +176,7 @@ def test_muon_moves_hidden_matrices_as_published():
         gain.grad = torch.ones_like(gain)
         expected = muon(weights.detach().clone(), weights.grad, state, t)
         optimizer.step()
-        torch.testing.assert_close(weights.detach(), expected, rtol=0, atol=LR * 0.2 * 5**0.5 * 2**-7)
+        torch.testing.assert_close(weights.detach(), expected, rtol=0, atol=0.05 * LR * 0.2 * 5**0.5)
     # AdamW's, without decay: a rate per step.
     torch.testing.assert_close(gain.detach(), torch.full_like(gain, 1 - 7 * LR), rtol=1e-6, atol=0)
 
