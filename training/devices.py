@@ -3,6 +3,7 @@
 torch is imported where it is asked, so that a command that only reads a configuration is quick.
 """
 
+import contextlib
 import os
 import re
 import resource
@@ -157,6 +158,28 @@ def memory_bytes(device: "torch.device") -> int:
         return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("VmHWM"))
     except (OSError, StopIteration):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def available_bytes(engine: EngineConfig) -> int:
+    """Memory that is free for each rank on this machine, now."""
+    if engine.device == "cuda":
+        import torch
+
+        return min(torch.cuda.mem_get_info(device)[0] for device in range(engine.num_ranks))
+    found = _meminfo("MemAvailable") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        used = int((group / "memory.current").read_text(encoding="utf-8"))
+        found = min(found, int((group / "memory.max").read_text(encoding="utf-8")) - used)
+    return found // engine.num_ranks
+
+
+def _meminfo(name: str) -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)
 
 
 def resolve_hardware(config: Config) -> Config:

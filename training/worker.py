@@ -13,6 +13,7 @@ import torch
 from seedbed.errors import EXIT_OTHER, Preempted, SeedbedError
 from training.devices import threads_per_rank
 from training.loop import fit
+from training.out_of_memory import explained, is_out_of_memory
 from training.processes import StopFlag, process_group, stop_when_parent_dies
 from training.recorder import beat
 from training.run_directory import RunDirectory
@@ -45,6 +46,9 @@ def main() -> int:
         return _failed(run, options.rank, options.attempt, error, error.exit_code)
     except Exception as error:
         say(traceback.format_exc())
+        if is_out_of_memory(error):
+            short = explained(error, run.config(), options.rank)
+            return _failed(run, options.rank, options.attempt, short, short.exit_code)
         return _failed(run, options.rank, options.attempt, error, EXIT_OTHER)
     return 0
 

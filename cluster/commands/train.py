@@ -1,7 +1,7 @@
 """`seedbed train`, `plan` and `demo`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,46 +9,60 @@ from cluster.commands.options import Json, Sets
 from cluster.output import command, emit
 from seedbed.errors import DataError, UsageError
 
+if TYPE_CHECKING:
+    from training.run_directory import RunDirectory
+
 Recipe = Annotated[str | None, typer.Argument(help="A shipped recipe or the path of a .toml file.")]
+
+
+RunPath = Annotated[
+    Path | None, typer.Option("--run-dir", help="Where the run lives. Default: runs/RECIPE-TIME.")
+]
+Resume = Annotated[
+    Path | None,
+    typer.Option("--resume", metavar="RUN", help="Continue this run, or go back to this step-N of it."),
+]
+Fork = Annotated[
+    Path | None,
+    typer.Option(
+        "--fork", metavar="NEW_DIR", help="With --resume: branch off into a new run; any setting may differ."
+    ),
+]
+InitFrom = Annotated[
+    Path | None, typer.Option("--init-from", metavar="CHECKPOINT", help="Start from these weights alone.")
+]
+MicroBatch = Annotated[
+    str | None,
+    typer.Option(
+        "--micro-batch", metavar="auto", help="Find the largest micro-batch that fits, once, by trying."
+    ),
+]
+VerifyExact = Annotated[
+    bool,
+    typer.Option(
+        "--verify-exact",
+        help="Prove on a few steps of this recipe that neither ranks nor engine show in the weights.",
+    ),
+]
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        "--profile", metavar="FIRST:LAST", help="Write down where the time of these steps goes, on rank 0."
+    ),
+]
 
 
 @command
 def train(
     recipe: Recipe = None,
-    run_dir: Annotated[
-        Path | None, typer.Option("--run-dir", help="Where the run lives. Default: runs/RECIPE-TIME.")
-    ] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option("--resume", metavar="RUN", help="Continue this run, or go back to this step-N of it."),
-    ] = None,
-    fork: Annotated[
-        Path | None,
-        typer.Option(
-            "--fork",
-            metavar="NEW_DIR",
-            help="With --resume: branch off into a new run; any setting may differ.",
-        ),
-    ] = None,
-    init_from: Annotated[
-        Path | None, typer.Option("--init-from", metavar="CHECKPOINT", help="Start from these weights alone.")
-    ] = None,
+    run_dir: RunPath = None,
+    resume: Resume = None,
+    fork: Fork = None,
+    init_from: InitFrom = None,
     sets: Sets = None,
-    verify_exact: Annotated[
-        bool,
-        typer.Option(
-            "--verify-exact",
-            help="Prove on a few steps of this recipe that neither ranks nor engine show in the weights.",
-        ),
-    ] = False,
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            "--profile",
-            metavar="FIRST:LAST",
-            help="Write down where the time of these steps goes, on rank 0.",
-        ),
-    ] = None,
+    micro_batch: MicroBatch = None,
+    verify_exact: VerifyExact = False,
+    profile: Profile = None,
     list_recipes: Annotated[bool, typer.Option("--list", help="List the shipped recipes.")] = False,
     json: Json = False,
 ) -> None:
@@ -61,7 +75,6 @@ def train(
     if verify_exact:
         return _verify_exact(recipe, sets or [], json, alone=not (run_dir or resume or fork or init_from))
     from cluster.runner import announce, run_supervised
-    from training import prepare
     from training.run_directory import RunDirectory
     from training.supervisor import Supervisor
 
@@ -70,14 +83,13 @@ def train(
     if profile is not None:
         _check_ahead(profile, resume or path)
         sets = [*sets, f'tracking.profile="{profile}"']
+    if micro_batch is not None:
+        _check_micro_batch(micro_batch, resume)
     with RunDirectory(path).lock() as lock:
         try:
-            if resume is not None and fork is not None:
-                run, notices = prepare.fork(resume, path, sets)
-            elif resume is not None:
-                run, notices = prepare.resume(path, sets, _run_and_step(resume)[1])
-            else:
-                run, notices = prepare.start(str(recipe), sets, path, init_from)
+            if micro_batch is not None:
+                sets = [*sets, f"batch.micro_batch_size={_micro_batch_size(path, str(recipe), sets)}"]
+            run, notices = _prepared(path, recipe, resume, fork, init_from, sets)
         except BaseException:
             RunDirectory(path).discard_if_unused()
             raise
@@ -112,6 +124,40 @@ def _run_path(
         RunDirectory.existing(path)
         return path
     return fork
+
+
+def _prepared(
+    path: Path, recipe: str | None, resume: Path | None, fork: Path | None, init_from: Path | None, sets: Sets
+) -> tuple["RunDirectory", list[str]]:
+    from training import prepare
+
+    if resume is None:
+        return prepare.start(str(recipe), sets or [], path, init_from)
+    if fork is not None:
+        return prepare.fork(resume, path, sets or [])
+    return prepare.resume(path, sets or [], _run_and_step(resume)[1])
+
+
+def _check_micro_batch(micro_batch: str, resume: Path | None) -> None:
+    if micro_batch != "auto":
+        raise UsageError(
+            f"--micro-batch {micro_batch}: it takes 'auto' alone",
+            f"--set batch.micro_batch_size={micro_batch}",
+        )
+    if resume is not None:
+        raise UsageError(
+            "--resume and --micro-batch contradict each other: a run keeps its own", "leave it out"
+        )
+
+
+def _micro_batch_size(path: Path, recipe: str, sets: list[str]) -> int:
+    """What was found when the run at `path` began, or else what is found now."""
+    from cluster.micro_batch import largest_micro_batch
+    from training.run_directory import RunDirectory, is_run
+
+    if is_run(path):
+        return RunDirectory(path).config().batch.micro_batch_size
+    return largest_micro_batch(recipe, sets)
 
 
 def _check_ahead(profile: str, run: Path) -> None:

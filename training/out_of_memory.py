@@ -1,0 +1,56 @@
+"""What to do when memory runs out: which part takes most by the plan, and what makes that smaller."""
+
+import torch
+
+from seedbed.errors import TrainingError
+from seedbed.progress import human_bytes
+from training.config import Config
+from training.plan import memory_by_part
+
+# What torch's CPU allocator and its shared memory say; they raise a plain RuntimeError.
+SIGNS = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
+SHARDED = (
+    'engine.name = "fsdp" with engine.reshard_after_forward = true',
+    "more engine.num_ranks",
+    "a smaller model.width or model.num_layers",
+)
+REMEDIES = {
+    "activations": (
+        'engine.checkpointing = "full"',
+        "a smaller batch.micro_batch_size",
+        "a smaller model.context",
+    ),
+    "logits": (
+        "a larger objective.num_chunks",
+        "a smaller batch.micro_batch_size",
+        "a smaller model.context",
+    ),
+    "weights": SHARDED,
+    "gradients": SHARDED,
+    "communication": SHARDED,
+    "optimizer": (*SHARDED[:2], 'optimizer.name = "sgd"'),
+}
+"""Part of the plan -> three settings that shrink it."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on a GPU or on the host."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+
+
+def explained(error: BaseException, config: Config, rank: int) -> TrainingError:
+    """The same failure, with the part that takes most and three settings against it."""
+    parts = memory_by_part(config)
+    total = parts.pop("total")
+    # What is computed again is made smaller by what makes activations so.
+    parts["activations"] += parts.pop("recomputation")
+    largest = max(parts, key=lambda part: parts[part])
+    first, second, third = REMEDIES[largest]
+    cause = (str(error).strip() or type(error).__name__).split("\n")[0]
+    return TrainingError(
+        f"rank {rank} ran out of memory; by the plan the largest part are its {largest}: "
+        f"{human_bytes(parts[largest])} of {human_bytes(total)} ({cause})",
+        f"{first}, {second}, or {third}; what cannot change on resume can with --fork",
+    )
