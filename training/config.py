@@ -308,6 +308,8 @@ class TrackingConfig(Section):
     """MLflow experiment."""
     log_every: int = Field(10, ge=1, json_schema_extra=PLACEMENT)
     """Steps between console lines."""
+    layer_norms: int = Field(0, ge=0, json_schema_extra=PLACEMENT)
+    """Steps between rows with the norms of each layer's weights, gradients and activations; 0 writes none."""
     profile: str = Field("", json_schema_extra=PLACEMENT)
     """Steps FIRST:LAST whose time rank 0 writes down, operation by operation, in the run's profile folder."""
 
@@ -346,6 +348,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
+        if self.engine.name.startswith("zero") and self.tracking.layer_norms:
+            raise ValueError(
+                f'tracking.layer_norms with engine.name = "{self.engine.name}": gradients are DeepSpeed\'s until '
+                "the update; set it to 0, or engine.name to fsdp or ddp"
+            )
         if self.engine.name.startswith("zero") and self.optimizer.name not in FLAT:
             raise ValueError(
                 f'optimizer.name = "{self.optimizer.name}" with engine.name = "{self.engine.name}": '

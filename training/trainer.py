@@ -140,6 +140,9 @@ class Trainer:
         with record_function("seedbed.data"):
             batches, digest = self.batches.get(state.position)
         data_s = time.perf_counter() - started
+        watched = self.config.tracking.layer_norms and step % self.config.tracking.layer_norms == 0
+        if watched:
+            self.engine.watch()
         losses, weights = self._micro_batches(batches, state.position)
         own = [
             float(self.stop.is_set),
@@ -182,6 +185,8 @@ class Trainer:
             data_s=data_s,
             data_hash=show_digest(from_floats(digests)),
         )
+        if watched:
+            self.recorder.row("layers", state.step, **self.engine.layer_norms)
         return stopping > 0
 
     def _micro_batches(

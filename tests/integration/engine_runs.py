@@ -27,6 +27,7 @@ def job(
     first: int = 0,
     load: Path | None = None,
     lr: float = 1e-2,
+    watch: bool = False,
     optimizer: dict[str, Any] | None = None,
     config: dict[str, Any] | None = None,
     **options: Any,
@@ -45,6 +46,7 @@ def job(
         "steps": steps,
         "first": first,
         "lr": lr,
+        "watch": watch,
         **({"load": str(load)} if load else {}),
     }
 
@@ -78,6 +80,6 @@ def digest(folder: Path, stage: str = "state") -> str:
     return found.hexdigest()
 
 
-def told(folder: Path) -> dict[str, list[float]]:
-    """The losses and gradient norms of the steps."""
+def told(folder: Path) -> dict[str, Any]:
+    """The losses and gradient norms of the steps, and norms by layer of the last that was watched."""
     return json.loads((folder / "out-0.json").read_text())

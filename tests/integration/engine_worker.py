@@ -58,11 +58,17 @@ def run(job: dict[str, Any], group: Group) -> None:
         )
         store(engine, folder / f"loaded-{group.rank}.npz")
     first = job.get("first", 0)
-    rows = [
-        train_step(engine, config, step, job.get("lr", 1e-2)) for step in range(first, first + job["steps"])
-    ]
+    rows = []
+    for step in range(first, first + job["steps"]):
+        if job.get("watch"):
+            engine.watch()
+        rows.append(train_step(engine, config, step, job.get("lr", 1e-2)))
     store(engine, folder / f"state-{group.rank}.npz")
-    told = {"losses": [loss for loss, _ in rows], "norms": [norm for _, norm in rows]}
+    told = {
+        "losses": [loss for loss, _ in rows],
+        "norms": [norm for _, norm in rows],
+        "layers": engine.layer_norms,
+    }
     (folder / f"out-{group.rank}.json").write_text(json.dumps(told))
 
 

@@ -55,6 +55,8 @@ class Engine(Protocol):
     model: nn.Module
     compiled: CompiledBlocks | None
     """With `engine.compile`: what became of it."""
+    layer_norms: dict[str, dict[str, float]]
+    """Of the last step that was watched: `weights`, `gradients` or `activations` -> layer -> norm."""
 
     @classmethod
     def prepare(cls, build: Callable[[], nn.Module], draw: Draw, config: Config, group: Group) -> "Engine":
@@ -77,6 +79,10 @@ class Engine(Protocol):
 
         A non-finite norm updates nothing.
         """
+        ...
+
+    def watch(self) -> None:
+        """Measure the norms of every layer in the step whose first micro-batch comes next."""
         ...
 
     def evaluate(self, objective: Objective, batch: Any) -> dict[str, LossSum]:

@@ -22,6 +22,7 @@ from training.config import Config, EngineConfig
 from training.engines.base import Draw, Group, ReadShard, Shard
 from training.engines.compiled import CompiledBlocks
 from training.engines.exact import ExactReduction, row_squares
+from training.engines.layer_norms import LayerNorms
 from training.engines.ownership import Owners
 from training.engines.recompute import recompute
 from training.objectives import LossSum, Objective
@@ -42,6 +43,8 @@ class TorchEngine(ABC):
         self.model = model
         self.group = group
         self.compiled: CompiledBlocks | None = None
+        self.layer_norms: dict[str, dict[str, float]] = {}
+        self._watch: LayerNorms | None = None
         self._draw = draw
         self._config = config.optimizer
         self.precision = config.engine.precision
@@ -117,6 +120,8 @@ class TorchEngine(ABC):
                 loss = self._loss(objective, batch)
             with record_function("seedbed.backward"):
                 loss.total.backward()
+        if self._watch is not None:
+            self._watch.end_micro_batch(counts=loss.weight.item() > 0)
         if self._reduction and share and not last:
             # Zeros: the sum of all leaves is handed out with the last.
             self._forget_gradients()
@@ -126,6 +131,7 @@ class TorchEngine(ABC):
     def step(self, lr: float, total_weight: float) -> float:
         gradients = [local_part(p.grad)[0] for _, p in self._parameters if p.grad is not None]
         squares = self._exact_squares() if self._reduction else self._squares(gradients)
+        self._end_watch(total_weight)
         norm = squares**0.5 / total_weight
         if torch.tensor(norm).isfinite():
             clip_norm = self._config.clip_norm
@@ -136,6 +142,23 @@ class TorchEngine(ABC):
             self._update()
         self._forget_gradients()
         return norm
+
+    def watch(self) -> None:
+        self._watch = LayerNorms(self.model, [name for name, _ in self._parameters])
+
+    def _end_watch(self, total_weight: float) -> None:
+        if self._watch is None:
+            return
+        self.layer_norms = self._watch.end(
+            [local_part(parameter)[0] for _, parameter in self._parameters],
+            [
+                None if parameter.grad is None else local_part(parameter.grad)[0] / total_weight
+                for _, parameter in self._parameters
+            ],
+            self._sum_over_parts,
+            self.sum_over_ranks,
+        )
+        self._watch = None
 
     def _update(self) -> None:
         weights = {index: local_part(parameter)[0] for index, (_, parameter) in enumerate(self._parameters)}

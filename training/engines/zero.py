@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from models.families import learning_rate_scale
+from seedbed.errors import ConfigError
 from training.config import Config
 from training.engines.base import Draw, Group, ReadShard, Shard
 from training.engines.compiled import CompiledBlocks
@@ -50,6 +51,7 @@ class ZeroEngine(ABC):
         self.model = model
         self.group = group
         self.compiled: CompiledBlocks | None = None
+        self.layer_norms: dict[str, dict[str, float]] = {}
         self._draw = draw
         self._precision = config.engine.precision
         self._parameters = list(model.named_parameters())
@@ -106,6 +108,9 @@ class ZeroEngine(ABC):
         self._engine.step()
         scaler.cur_scale = 1.0
         return float(self._engine.get_global_grad_norm())
+
+    def watch(self) -> None:
+        raise ConfigError("tracking.layer_norms: DeepSpeed keeps gradients to itself", "set it to 0")
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self._precision in AUTOCAST:
