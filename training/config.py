@@ -221,6 +221,9 @@ class EngineConfig(Section):
     """For checkpointing = "budget": what compiled blocks may keep, between their inputs (0) and all (1)."""
     compile: bool = Field(False, json_schema_extra=PLACEMENT)
     """Blocks are compiled (torch.compile). Bits are others than without; a resume that differs says so."""
+    offload: Literal["none", "optimizer", "parameters"] = Field("none", json_schema_extra=PLACEMENT)
+    """On GPUs, what is kept in the host's memory and updated there: optimizer state; or parameters, and with
+    them gradients and optimizer state, which is what fsdp can."""
     collect_every: int = Field(50, ge=0, json_schema_extra=PLACEMENT)
     """Steps between collections of Python's garbage, on all ranks at once; 0 leaves them to Python."""
 
@@ -242,6 +245,12 @@ class EngineConfig(Section):
             raise ValueError("engine.exact_lanes does nothing without engine.exact = true; leave it out")
         if self.replicas > 1 and self.name != "fsdp":
             raise ValueError(f'engine.replicas belongs to engine.name = "fsdp", not to "{self.name}"')
+        if self.offload != "none" and (self.name, self.offload) != ("fsdp", "parameters"):
+            reason = "moves all or nothing" if self.name == "fsdp" else "keeps everything where it computes"
+            raise ValueError(
+                f'engine.offload = "{self.offload}" with engine.name = "{self.name}", which {reason}; '
+                'set engine.name to "fsdp" and engine.offload to "parameters"'
+            )
         if self.num_ranks % self.replicas:
             raise ValueError(
                 f"engine.num_ranks = {self.num_ranks} cannot be cut into engine.replicas = {self.replicas} "
@@ -350,8 +359,8 @@ class Config(Section):
     def _consistent(self) -> "Config":
         if self.engine.name.startswith("zero") and self.tracking.layer_norms:
             raise ValueError(
-                f'tracking.layer_norms with engine.name = "{self.engine.name}": gradients are DeepSpeed\'s until '
-                "the update; set it to 0, or engine.name to fsdp or ddp"
+                f'tracking.layer_norms with engine.name = "{self.engine.name}": gradients are '
+                "DeepSpeed's until the update; set it to 0, or engine.name to fsdp or ddp"
             )
         if self.engine.name.startswith("zero") and self.optimizer.name not in FLAT:
             raise ValueError(

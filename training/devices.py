@@ -185,7 +185,8 @@ def _meminfo(name: str) -> int | None:
 def resolve_hardware(config: Config) -> Config:
     """The configuration with 'auto' replaced by what this machine gives, so that the choice is recorded.
 
-    Raises ConfigError when GPUs are asked for and there are too few, or the engine's package is missing.
+    Raises ConfigError when GPUs are asked for and there are too few, or needed and there are none; or when
+    the engine's package is missing.
     """
     if config.engine.name.startswith("zero") and not find_spec("deepspeed"):
         raise ConfigError(
@@ -205,4 +206,9 @@ def resolve_hardware(config: Config) -> Config:
     engine = config.engine.model_copy(
         update={"device": choose_device(config.engine), "precision": choose_precision(config.engine)}
     )
+    if engine.offload != "none" and engine.device == "cpu":
+        raise ConfigError(
+            f'engine.offload = "{engine.offload}" on a CPU, where all of it is in the host\'s memory already',
+            "leave it out",
+        )
     return config.model_copy(update={"engine": engine})

@@ -8,6 +8,8 @@ import torch
 from live_tensors import LiveTensors
 
 from models.families import build, initial_values
+from seedbed.errors import ConfigError
+from training.devices import resolve_hardware
 from training.engines import ENGINES
 from training.memory_plan import memory_by_part
 from training.objectives import LossSum, TensorBatch
@@ -92,6 +94,23 @@ def test_recomputing_changes_no_bit(model, engine, tmp_path):
             for policy in ("none", "selective", "full")
         }
     assert len(set(hashes.values())) == 1, hashes
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_offloading_changes_no_bit(exact, tmp_path):
+    """Where parameters are kept would show in the weights."""
+    with process_group(0, 1, "cpu", tmp_path / "rendezvous", 60) as group:
+        here, there = (
+            trained("gpt", {"name": "fsdp", "exact": exact, "offload": offload}, group)
+            for offload in ("none", "parameters")
+        )
+    assert here == there
+
+
+def test_offloading_on_a_cpu_is_refused():
+    """A user would believe that memory was saved."""
+    with pytest.raises(ConfigError, match="in the host's memory already"):
+        resolve_hardware(make_config({"engine": {"device": "cpu", "offload": "parameters"}}))
 
 
 def peak(checkpointing, num_chunks, group):

@@ -10,7 +10,13 @@ from typing import Any, cast
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    OffloadPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 
 from training.config import Config
 from training.engines.base import Draw, Group
@@ -46,9 +52,12 @@ class FsdpEngine(TorchEngine):
                 mesh_dim_names=("replicate", "shard"),
             )
         reshard = config.engine.reshard_after_forward
+        offload = OffloadPolicy()
+        if config.engine.offload == "parameters":
+            offload = CPUOffloadPolicy(pin_memory=group.device.type == "cuda")
         for block in blocks_of(model):
-            fully_shard(block, mesh=mesh, reshard_after_forward=reshard)
-        fully_shard(model, mesh=mesh, reshard_after_forward=False)
+            fully_shard(block, mesh=mesh, reshard_after_forward=reshard, offload_policy=offload)
+        fully_shard(model, mesh=mesh, reshard_after_forward=False, offload_policy=offload)
         if hasattr(model, "hidden"):
             # What an objective calls that computes its own logits.
             register_fsdp_forward_method(model, "hidden")
@@ -74,6 +83,8 @@ class FsdpEngine(TorchEngine):
             module.reshard()
 
     def _sum_over_parts(self, values: Tensor) -> Tensor:
+        # Of parameters in the host's memory, too.
+        values = values.to(self.group.device)
         dist.all_reduce(values, group=self._mesh.get_group("shard"))
         return values
 
