@@ -188,6 +188,14 @@ FLAT = ("adamw", "adam", "amsgrad", "sgd", "rmsprop", "adadelta", "rprop")
 """Optimizers that update each element by itself, whatever tensor it belongs to, and keep all state by tensor.
 DeepSpeed makes its own Adagrad, without our groups of parameters."""
 
+OFFLOADED: dict[str, tuple[str, ...]] = {
+    "fsdp": ("parameters",),
+    "zero1": ("optimizer",),
+    "zero2": ("optimizer",),
+    "zero3": ("optimizer", "parameters"),
+}
+"""What an engine can keep in the host's memory; with parameters goes all else."""
+
 
 class EngineConfig(Section):
     """How the work is spread over processes."""
@@ -245,11 +253,10 @@ class EngineConfig(Section):
             raise ValueError("engine.exact_lanes does nothing without engine.exact = true; leave it out")
         if self.replicas > 1 and self.name != "fsdp":
             raise ValueError(f'engine.replicas belongs to engine.name = "fsdp", not to "{self.name}"')
-        if self.offload != "none" and (self.name, self.offload) != ("fsdp", "parameters"):
-            reason = "moves all or nothing" if self.name == "fsdp" else "keeps everything where it computes"
+        if self.offload != "none" and self.offload not in OFFLOADED.get(self.name, ()):
+            possible = "; ".join(f"{name}: {' or '.join(parts)}" for name, parts in OFFLOADED.items())
             raise ValueError(
-                f'engine.offload = "{self.offload}" with engine.name = "{self.name}", which {reason}; '
-                'set engine.name to "fsdp" and engine.offload to "parameters"'
+                f'engine.offload = "{self.offload}" with engine.name = "{self.name}"; possible are {possible}'
             )
         if self.num_ranks % self.replicas:
             raise ValueError(

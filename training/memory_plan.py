@@ -23,7 +23,7 @@ class Spread(NamedTuple):
 
 
 def memory_by_part(config: Config) -> dict[str, int]:
-    """Bytes per device at the peak of a step, by part.
+    """Bytes per device at the peak of a step, by part; what is offloaded to the host is not among them.
 
     What is recomputed of one block comes when logits are gone: only what it takes beyond them adds to the
     peak. A memory budget is taken as a share of the way from full checkpointing to none.
@@ -44,6 +44,8 @@ def memory_by_part(config: Config) -> dict[str, int]:
         "logits": activations.head,
         "communication": gathered,
     }
+    offloaded = {"none": (), "optimizer": ("optimizer",), "parameters": ("weights", "optimizer")}
+    parts |= dict.fromkeys(offloaded[config.engine.offload], 0)
     return {**parts, "total": sum(parts.values())}
 
 

@@ -29,10 +29,10 @@ def job(
     lr: float = 1e-2,
     watch: bool = False,
     optimizer: dict[str, Any] | None = None,
-    config: dict[str, Any] | None = None,
+    tables: dict[str, Any] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """What one training is told; `options` are those of the engine, `config` other tables instead of ours."""
+    """What one training is told; `options` are those of the engine, `tables` others in place of ours."""
     folder.mkdir(parents=True)
     return {
         "folder": str(folder),
@@ -41,7 +41,7 @@ def job(
             "batch": BATCH,
             "optimizer": {"clip_norm": 0.5, **(optimizer or {})},
             "engine": {"name": engine, "precision": "fp32", **options},
-            **(config or {}),
+            **(tables or {}),
         },
         "steps": steps,
         "first": first,

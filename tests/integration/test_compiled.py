@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from test_exact_mode import digest, train
+
+from tests.integration.engine_runs import digest, train
 
 SMALL = {
     "model.num_layers": 1, "model.width": 32, "model.num_heads": 2, "model.context": 16,
@@ -32,9 +33,15 @@ def test_ranks_and_engines_do_not_change_a_bit_of_a_compiled_run(tmp_path, monke
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     layouts = [("fsdp", 1, "none"), ("ddp", 1, "none"), ("ddp", 2, "none"), ("fsdp", 2, "full")]
     runs = {
-        layout: train(
-            tmp_path / "-".join(map(str, layout)), *layout[:2], steps=3, compile=True, checkpointing=layout[2]
+        (engine, ranks, checkpointing): train(
+            tmp_path / f"{engine}-{ranks}-{checkpointing}",
+            engine,
+            ranks,
+            steps=3,
+            exact=True,
+            compile=True,
+            checkpointing=checkpointing,
         )
-        for layout in layouts
+        for engine, ranks, checkpointing in layouts
     }
     assert len({digest(folder) for folder in runs.values()}) == 1

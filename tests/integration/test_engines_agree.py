@@ -51,16 +51,23 @@ def test_gradients_are_those_of_one_big_batch(num_ranks, tmp_path):
             "optimizer": {"name": "sgd", "weight_decay": 0.0, "clip_norm": 0.0},
         }
 
-    big = job(tmp_path / "big", "ddp", steps=1, lr=1.0, config=plain(16))
+    big = job(tmp_path / "big", "ddp", steps=1, lr=1.0, tables=plain(16))
     run_jobs([big], 1)
-    cases = [(engine, size) for engine in ENGINES for size in (1, 2, 4)]
-    jobs = [job(tmp_path / f"{e}-{n}", e, steps=1, lr=1.0, config=plain(n)) for e, n in cases]
+    cases: list[tuple[str, int, dict[str, str]]] = [
+        *((engine, size, {}) for engine in ENGINES for size in (1, 2, 4)),
+        ("zero2", 4, {"offload": "optimizer"}),
+        ("zero3", 4, {"offload": "parameters", "checkpointing": "full"}),
+    ]
+    jobs = [
+        job(tmp_path / str(number), engine, steps=1, lr=1.0, tables=plain(size), **options)
+        for number, (engine, size, options) in enumerate(cases)
+    ]
     run_jobs(jobs, num_ranks)
     expected = stored(tmp_path / "big")
-    for engine, size in cases:
-        for name, values in stored(tmp_path / f"{engine}-{size}").items():
+    for number, case in enumerate(cases):
+        for name, values in stored(tmp_path / str(number)).items():
             if name.startswith("model/"):
-                torch.testing.assert_close(values, expected[name], atol=1e-6, rtol=0, msg=f"{engine} {name}")
+                torch.testing.assert_close(values, expected[name], atol=1e-6, rtol=0, msg=f"{case} {name}")
 
 
 @pytest.mark.long

@@ -33,6 +33,11 @@ def test_replicas_are_not_cut():
     assert parts("engine.replicas=2")["weights"] == 2 * COUNT
 
 
+def test_what_is_offloaded_is_not_on_the_device():
+    found = parts("engine.name=zero3", "engine.offload=parameters")
+    assert (found["weights"], found["optimizer"]) == (0, 0)
+
+
 def test_exact_mode_holds_partial_sums():
     assert parts()["exact_sums"] == 0
     assert parts("engine.exact=true")["exact_sums"] >= COUNT

@@ -76,7 +76,7 @@ class TorchEngine(ABC):
             model = build()
         compiled = prepare_blocks(model, config.engine)
         cls._split(model, config, group)
-        model.to_empty(device=group.device if settings.offload == "none" else "cpu")
+        model.to_empty(device=group.device if config.engine.offload == "none" else "cpu")
         engine = cls(model, draw, config, group)
         engine.compiled = compiled
         engine.initialize()

@@ -25,6 +25,11 @@ def zero_settings(config: Config, stage: int) -> dict[str, Any]:
             "reduce_bucket_size", min(MAX_BUCKET, count_parameters(config.model).total)
         ),
     }
+    host = {"device": "cpu", "pin_memory": config.engine.device == "cuda"}
+    if config.engine.offload != "none":
+        zero["offload_optimizer"] = host
+    if config.engine.offload == "parameters":
+        zero["offload_param"] = host
     derived: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": layout.micro_batch_size,
         "gradient_accumulation_steps": layout.turns,
