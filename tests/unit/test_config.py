@@ -27,7 +27,7 @@ from training.schedules import learning_rate
         ("engine.deepspeed={prescale_gradients = true}", "engine.deepspeed does nothing"),
         ("engine.name=zero4", "engine.name"),
         ("engine.checkpointing=budget", "engine.compile = true"),
-        ("engine.offload=optimizer", "moves all or nothing"),
+        ("engine.offload=optimizer", "possible are fsdp: parameters; zero1: optimizer"),
         ("engine.memory_budget=0.5", "does nothing without engine.checkpointing"),
         ("schedule.warmup_share=0.7", "overlap"),
         ("checkpoint.keep=1", "checkpoint.keep"),
