@@ -30,7 +30,9 @@ def main() -> int:
     os.environ |= {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
     # Last, since this file has the name of a package.
     sys.path.append(str(Path(__file__).parent))
-    results = {"machine": {"cpu": cpu(), "python": platform.python_version(), "cores_used": 1}}
+    from data_bench.machine import cpu_name
+
+    results = {"machine": {"cpu": cpu_name(), "python": platform.python_version(), "cores_used": 1}}
     failed = False
     for name in asked.only or COMPARISONS:
         print(f"== {name}", file=sys.stderr)
@@ -44,14 +46,6 @@ def main() -> int:
     if asked.out:
         asked.out.write_text(text + "\n")
     return int(failed)
-
-
-def cpu() -> str:
-    """The processor's name."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 if __name__ == "__main__":

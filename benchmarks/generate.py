@@ -62,6 +62,8 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     # Last, since this folder holds a file with the name of a package.
     sys.path.append(str(Path(__file__).parent))
+    from data_bench.machine import cpu_name
+
     results: dict[str, Any] = {
         "machine": {
             "cpu": cpu_name(),
@@ -182,13 +184,6 @@ def their_answers(model: Any, requests: list[Request], batch: int) -> list[list[
             for row, request in zip(found, group, strict=True)
         ]
     return answers
-
-
-def cpu_name() -> str:
-    """The processor's name, as Linux has it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
 
 
 def read_rate() -> float:

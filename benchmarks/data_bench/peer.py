@@ -15,21 +15,22 @@ def peer_python() -> Path | None:
     python = Path(named) if named else _REPOSITORY / ".venv-peers" / "bin" / "python"
     if named and not python.exists():
         raise SystemExit(
-            f"$SEEDBED_PEERS is {named}, which does not exist: name a Python with datatrove in it"
+            f"$SEEDBED_PEERS is {named}, which does not exist: name a Python with benchmarks/peers.txt in it"
         )
     return python if python.exists() else None
 
 
-def run_peer(script: Path, *arguments: str) -> dict[str, Any]:
-    """The JSON document that `script` prints last on stdout, on the core that this process may use.
+def run_peer(script: Path, *arguments: str, threads: int = 1) -> dict[str, Any]:
+    """The JSON document that `script` prints last on stdout, on the cores that this process may use.
 
     Raises RuntimeError, with the end of its stderr, for a script that fails.
     """
     python = peer_python()
     if python is None:
         raise RuntimeError("no environment with the peers: `make peers`, or set $SEEDBED_PEERS")
-    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    environment = {**os.environ, **one_thread, "TOKENIZERS_PARALLELISM": "false"}
+    variables = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    counts = dict.fromkeys(variables, str(threads))
+    environment = {**os.environ, **counts, "TOKENIZERS_PARALLELISM": "false"}
     command = [str(python), str(script), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:

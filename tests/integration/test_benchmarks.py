@@ -3,6 +3,8 @@
 import json
 import sys
 
+import pytest
+
 from tests.conftest import ROOT, run_command
 
 
@@ -21,3 +23,10 @@ def test_the_benchmark_of_a_gpu(tmp_path):
         assert shape["two_runs_one_hash"]
         assert 0 < shape["fast"]["mfu_causal"] < shape["fast"]["mfu_full"]
         assert shape["fast"]["loss"][1] < shape["fast"]["loss"][0]
+
+
+@pytest.mark.long
+def test_the_benchmark_of_training(tmp_path):
+    """The section that drives a trainer by itself; the others are runs of the command."""
+    found = run(tmp_path, "train.py", "--quick", "--only", "loop")
+    assert 0 < found["loop"]["outside_share"]["median"] < 1

@@ -1,0 +1,78 @@
+"""Tokens per second of one GPT beside the Trainer of `transformers`, Accelerate and LitGPT, in turn.
+
+`equal` is fp32 without compilation, denormals flushed, for all. `recommended` is each as its documentation
+has it: LitGPT compiles and computes under bf16 autocast; the others, and Seedbed on a CPU without bf16, do
+neither. All have the same sizes, batch and threads, AdamW with clipping, no dropout. Ours is a run of
+`seedbed train` on real text, with reading, records and heartbeats; the peers have random tokens in memory.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from train_bench.runs import sized, timed_run
+
+PEERS = ("hf_trainer", "accelerate_loop", "litgpt_pretrain")
+FORMS = ("equal", "recommended")
+ACCUMULATION = 2
+
+
+def run(quick: bool) -> dict[str, Any]:
+    """For both forms: rates, and our rate over each peer's in the same round."""
+    return {form: _compare(form, quick) for form in FORMS}
+
+
+def _compare(form: str, quick: bool) -> dict[str, Any]:
+    from data_bench.peer import peer_python, run_peer
+    from data_bench.spread import spread
+
+    threads = 1 if quick else len(os.sched_getaffinity(0))
+    steps, warm_up, rounds = (2, 2, 1) if quick else (12, 4, 5)
+    settings = sized(quick, ACCUMULATION)
+    shape = json.dumps(
+        {**peer_shape(settings), "steps": steps, "warm_up": warm_up, "threads": threads, "form": form}
+    )
+    ours = {
+        **settings,
+        "engine.threads_per_rank": threads,
+        **({"engine.precision": "auto"} if form != "equal" else {}),
+    }
+    peers = PEERS if peer_python() else ()
+    rates: dict[str, list[float]] = {}
+    versions = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(rounds):
+            # The order is turned round, so that what changes over time meets all of them.
+            for name in ("seedbed", *peers)[:: 1 if number % 2 else -1]:
+                if name == "seedbed":
+                    found = timed_run(Path(folder, str(number)), ours, steps=steps, warm_up=warm_up)
+                else:
+                    script = Path(__file__).parent / "peers" / f"{name}.py"
+                    found = run_peer(script, shape, threads=threads)
+                    versions[name] = found["versions"]
+                rates.setdefault(name, []).append(found["tokens_per_s"])
+    ratios = {
+        name: spread([own / peer for own, peer in zip(rates["seedbed"], rates[name], strict=True)])
+        for name in peers
+    }
+    return {
+        "threads": threads,
+        "tokens_per_s": {name: spread(values) for name, values in rates.items()},
+        "seedbed_over": ratios or "no peers: `make peers`, or set $SEEDBED_PEERS",
+        "versions": versions,
+    }
+
+
+def peer_shape(settings: dict[str, Any]) -> dict[str, int]:
+    """The sizes of gpt.toml, as changed by `settings`, in the peers' words."""
+    return {
+        "layers": settings.get("model.num_layers", 6),
+        "width": settings.get("model.width", 384),
+        "heads": settings.get("model.num_heads", 6),
+        "context": settings["model.context"],
+        "vocabulary": settings.get("model.vocab_size", 8192),
+        "micro_batch": settings["batch.micro_batch_size"],
+        "accumulation": ACCUMULATION,
+    }
