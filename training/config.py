@@ -134,6 +134,10 @@ class OptimizerConfig(Section):
     clip_value: float = Field(0.0, ge=0)
     """Largest absolute value of a gradient's element, after the norm; 0 turns it off."""
 
+    ema_decay: float = Field(0.0, ge=0, lt=1)
+    """Of an exponential moving average of the weights, kept beside them in fp32: 0.999 averages over about
+    1,000 steps. Validation scores it too; export and generate take it with --ema. 0 keeps none."""
+
     @model_validator(mode="after")
     def _consistent(self) -> "OptimizerConfig":
         if not all(0 <= beta < 1 for beta in self.betas):

@@ -29,7 +29,12 @@ def validate(trainer: "Trainer", state: TrainState) -> None:
     trainer.recorder.beat(state.step, "evaluating")
     sums, num_bytes = _totals(trainer, held_out)
     means = {name: total / weight for name, (total, weight) in sums.items() if weight}
-    state.validated = sum(means.get(name, 0.0) for name in trainer.objective.losses)
+    state.validated = _loss(trainer, sums)
+    averaged = {}
+    if trainer.config.optimizer.ema_decay:
+        with trainer.engine.averaged():
+            ema_sums, _ = _totals(trainer, held_out)
+        averaged["val_ema_loss"] = _loss(trainer, ema_sums)
     bits_per_byte = None
     # Of a tokenizer that loses text, the bytes of its tokens are not those of the text.
     if num_bytes and not trainer.tokenizer.lossy_because:
@@ -41,10 +46,17 @@ def validate(trainer: "Trainer", state: TrainState) -> None:
         val_loss=state.validated,
         val_bits_per_byte=bits_per_byte,
         **{f"val_{name}": mean for name, mean in means.items() if name != "loss"},
+        **averaged,
         eval_s=time.perf_counter() - started,
     )
     if trainer.config.eval.prompt:
         _continue_prompt(trainer, state.step)
+
+
+def _loss(trainer: "Trainer", sums: dict[str, tuple[float, float]]) -> float:
+    return sum(
+        sums[name][0] / sums[name][1] for name in trainer.objective.losses if sums.get(name, (0, 0))[1]
+    )
 
 
 def _totals(trainer: "Trainer", held_out: Stream[Any]) -> tuple[dict[str, tuple[float, float]], float]:

@@ -32,10 +32,11 @@ def import_(
 def export(
     checkpoint: RunOrStep,
     out: Annotated[Path, typer.Argument(help="Folder to write; must not hold anything yet.")],
+    ema: Annotated[bool, typer.Option("--ema", help="The moving averages of its weights.")] = False,
     json: Json = False,
 ) -> None:
     """Write a checkpoint as a Hugging Face folder: config, safetensors, tokenizer, chat template."""
     from training.checkpoint.exchange import export_checkpoint
 
-    path = export_checkpoint(checkpoint, out)
+    path = export_checkpoint(checkpoint, out, ema=ema)
     emit({"folder": str(path)}, json=json, render=lambda v: v["folder"])

@@ -55,6 +55,7 @@ def generate(
     num_samples: Annotated[
         int, typer.Option("--num-samples", min=1, help="Texts for each prompt: of --seed, --seed + 1, ...")
     ] = 1,
+    ema: Annotated[bool, typer.Option("--ema", help="With the moving averages of weights.")] = False,
     seed: Annotated[int, typer.Option(help="Another seed, another text.")] = 0,
     json: Json = False,
 ) -> None:
@@ -71,7 +72,7 @@ def generate(
     from training.checkpoint.models import load_model
 
     options = SamplingOptions(*asked_for)
-    loaded = load_model(checkpoint)
+    loaded = load_model(checkpoint, ema=ema)
     tokenizer = load_tokenizer(loaded.tokenizer_path)
     engine = Engine(loaded.decoder(), decode=tokenizer.decode)
     asked = _Asked(engine, tokenizer, options, max_tokens, tuple(stop or ()))

@@ -76,6 +76,42 @@ def test_state_comes_back(name, engine_name, exact, tmp_path):
 
 
 @pytest.mark.parametrize("engine_name", ["ddp", "fsdp"])
+def test_averages_of_weights_are_kept_swapped_in_and_restored(engine_name, tmp_path):
+    """By their formula, from the initial weights on; and scoring them leaves the weights as they were."""
+    config = make_config(
+        {
+            "model": MODEL,
+            "batch": {"tokens_per_step": 16, "micro_batch_size": 2},
+            "optimizer": {"ema_decay": 0.75},
+            "engine": {"name": engine_name, "precision": "fp32"},
+        }
+    )
+    with process_group(0, 1, "cpu", tmp_path / "rendezvous", 60) as group:
+        engine = ENGINES[engine_name].prepare(
+            lambda: Transformer(config.model),
+            partial(initial_values, config=config.model, seed=5),
+            config,
+            group,
+        )
+        name = "blocks.0.mlp.up.weight"
+        expected = state_of(engine)[f"model/{name}"]
+        for step in range(3):
+            train(engine, range(step, step + 1))
+            expected = 0.75 * expected + 0.25 * state_of(engine)[f"model/{name}"]
+        before = state_of(engine)
+        torch.testing.assert_close(before[f"ema/{name}"], expected, rtol=0, atol=1e-7)
+        own = engine.evaluate(CausalLM(), batch_of(0))["loss"].total
+        with engine.averaged():
+            assert torch.equal(state_of(engine)[f"model/{name}"], before[f"ema/{name}"])
+            assert engine.evaluate(CausalLM(), batch_of(0))["loss"].total != own
+        after = state_of(engine)
+        assert all(torch.equal(after[tensor], before[tensor]) for tensor in before)
+        engine.load_state(lambda tensor, *_: before[tensor], optimizer=False)
+        # A run that begins with another's weights averages from there.
+        assert torch.equal(state_of(engine)[f"ema/{name}"], before[f"model/{name}"])
+
+
+@pytest.mark.parametrize("engine_name", ["ddp", "fsdp"])
 def test_penalties_and_clipping_are_what_they_are_called(engine_name, tmp_path):
     """By plain gradient descent: w - lr (clamp(g) + l2 w + l1 sign w), on matrices alone."""
     settings = {"name": "sgd", "weight_decay": 0.0, "clip_norm": 0.0}

@@ -108,18 +108,20 @@ def _manifest(config: Config, tokenizer: Tokenizer, folder: Path) -> dict[str, A
     }
 
 
-def export_checkpoint(path: Path, out: Path) -> Path:
+def export_checkpoint(path: Path, out: Path, *, ema: bool = False) -> Path:
     """Write the newest step of a run, or a given step, as the new Hugging Face folder `out`.
 
-    Every byte read is verified. ConfigError when its family has no architecture there that fits.
+    With `ema`, the moving averages of its weights. Every byte read is verified. UsageError without averages;
+    ConfigError when its family has no architecture there that fits.
     """
     checkpoint = Checkpoint.open(resolve(path))
     text = checkpoint.read_file("config.toml").decode()
     config = make_config(parse_toml(text, "config.toml"), str(checkpoint.path / "config.toml"))
     tensors = {}
-    for name in checkpoint.names("model/"):
+    prefix = checkpoint.weights(ema=ema)
+    for name in checkpoint.names(prefix):
         shape = tuple(checkpoint.manifest["tensors"][name]["shape"])
-        tensors[name.removeprefix("model/")] = checkpoint.read(name, shape)
+        tensors[name.removeprefix(prefix)] = checkpoint.read(name, shape)
     file = find_tokenizer(checkpoint.path)
     content = checkpoint.read_file(file.name)
     tokenizer = load_tokenizer(file, content=content)

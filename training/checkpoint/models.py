@@ -38,10 +38,11 @@ class LoadedModel:
         return self.model
 
 
-def load_model(path: Path) -> LoadedModel:
+def load_model(path: Path, *, ema: bool = False) -> LoadedModel:
     """Load a run's newest step, or a given step; every byte read is verified.
 
-    Raises CheckpointError when the step is damaged or its tensors are not those of its configuration.
+    With `ema`, the moving averages of its weights; UsageError without any. Raises CheckpointError when
+    the step is damaged or its tensors are not those of its configuration.
     """
     checkpoint = Checkpoint.open(resolve(path))
     text = checkpoint.read_file("config.toml").decode()
@@ -56,8 +57,9 @@ def load_model(path: Path) -> LoadedModel:
         raise CheckpointError(
             f"{checkpoint.path} has tensors that its model lacks: {', '.join(sorted(extra))}"
         )
+    prefix = checkpoint.weights(ema=ema)
     weights = {
-        name: checkpoint.read(f"model/{name}", tuple(p.shape)).float() for name, p in model.named_parameters()
+        name: checkpoint.read(prefix + name, tuple(p.shape)).float() for name, p in model.named_parameters()
     }
     model.load_state_dict(weights, assign=True)
     return LoadedModel(

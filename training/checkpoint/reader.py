@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seedbed.errors import CheckpointError, DamagedError
+from seedbed.errors import CheckpointError, DamagedError, UsageError
 from seedbed.files import canonical_json, digest_of
 from training.checkpoint.layout import MANIFEST
 from training.checkpoint.tensors import TORCH_DTYPES, open_verified, raw_bytes, read_piece
 
 FORMAT = "seedbed-checkpoint"
 VERSION = 1
+PREFIXES = {False: ("model/",), True: ("model/", "optimizer/", "ema/")}
+"""What a hash is taken of: weights alone, or all that training goes on from."""
 
 
 class Checkpoint:
@@ -130,6 +132,18 @@ class Checkpoint:
             raise DamagedError(f"{self.path}: parts of '{name}' are not stored", "use another step")
         return out
 
+    def weights(self, *, ema: bool = False) -> str:
+        """What the names of the weights begin with, or with `ema` those of their moving averages.
+
+        Raises UsageError when there are none.
+        """
+        if ema and not self.names("ema/"):
+            raise UsageError(
+                f"{self.path} holds no averages of weights: it was trained without optimizer.ema_decay",
+                "leave out --ema",
+            )
+        return "ema/" if ema else "model/"
+
     def verify(self) -> None:
         """Check every byte; raises CheckpointError naming the file and the slice."""
         for file in self._files.values():
@@ -145,7 +159,7 @@ class Checkpoint:
         It depends on the values alone: not on the engine, the number of ranks or the file layout.
         """
         digest = hashlib.sha256()
-        for name in [*self.names("model/"), *(self.names("optimizer/") if optimizer else [])]:
+        for name in [name for prefix in PREFIXES[optimizer] for name in self.names(prefix)]:
             tensor = self.read(name)
             digest.update(canonical_json([name, self.manifest["tensors"][name]["dtype"], list(tensor.shape)]))
             digest.update(raw_bytes(tensor))
@@ -154,8 +168,7 @@ class Checkpoint:
 
 def compare(left: Checkpoint, right: Checkpoint, *, optimizer: bool = False) -> Iterator[dict[str, Any]]:
     """Rows for tensors that differ: missing on one side, of another shape, or of other values."""
-    prefixes = ("model/", "optimizer/") if optimizer else ("model/",)
-    names = {name for prefix in prefixes for side in (left, right) for name in side.names(prefix)}
+    names = {name for prefix in PREFIXES[optimizer] for side in (left, right) for name in side.names(prefix)}
     for name in sorted(names):
         sides = [side.manifest["tensors"].get(name) for side in (left, right)]
         if None in sides:

@@ -1,5 +1,6 @@
 """What an engine is: the one place that knows how a model is spread over processes."""
 
+import contextlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -47,8 +48,9 @@ ReadShard = Callable[[str, tuple[int, ...], tuple[int, ...], tuple[int, ...]], T
 class Engine(Protocol):
     """Spreads a model, its gradients and its optimizer over the ranks of a group.
 
-    State is exposed under canonical, fully qualified names: `model/<parameter>` and
-    `optimizer/<parameter>/<moment>`; a tensor held whole by every rank is exposed by rank 0.
+    State is exposed under canonical, fully qualified names: `model/<parameter>`,
+    `optimizer/<parameter>/<moment>`, and `ema/<parameter>` for moving averages of weights; a tensor held
+    whole by every rank is exposed by rank 0.
     """
 
     group: Group
@@ -87,6 +89,10 @@ class Engine(Protocol):
 
     def evaluate(self, objective: Objective, batch: Any) -> dict[str, LossSum]:
         """The objective's scores of one micro-batch, without gradients or dropout."""
+        ...
+
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Within it the model's weights are their moving averages; there must be some, and no training."""
         ...
 
     def logits(self, tokens: Tensor) -> Tensor:

@@ -68,6 +68,8 @@ class TorchEngine(ABC):
             fused=not config.engine.exact,
         )
         self.optimizer = self._make_optimizer()
+        self._averages: list[Tensor] = []
+        """Of the parameters, this rank's parts; none without `optimizer.ema_decay`."""
         self._reduction = ExactReduction(batch_layout(config)) if config.engine.exact else None
 
     @classmethod
@@ -106,6 +108,11 @@ class TorchEngine(ABC):
             local, _, offsets = local_part(parameter)
             start = offsets[0] * (local.numel() // local.shape[0]) if local.numel() else 0
             local.copy_(torch.from_numpy(self._draw(name, start, start + local.numel())).view(local.shape))
+        self._begin_averages()
+
+    def _begin_averages(self) -> None:
+        if self._config.ema_decay:
+            self._averages = [local_part(parameter)[0].clone() for _, parameter in self._parameters]
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.precision in AUTOCAST:
@@ -140,6 +147,8 @@ class TorchEngine(ABC):
             for parameter_group in self.optimizer.param_groups:
                 parameter_group["lr"] = lr * parameter_group["lr_scale"]
             self._update()
+            for average, (_, parameter) in zip(self._averages, self._parameters, strict=False):
+                average.lerp_(local_part(parameter)[0], 1 - self._config.ema_decay)
         self._forget_gradients()
         return norm
 
@@ -230,6 +239,22 @@ class TorchEngine(ABC):
         with self._autocast():
             yield
 
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        self._swap_averages()
+        try:
+            yield
+        finally:
+            self._swap_averages()
+
+    @torch.no_grad()
+    def _swap_averages(self) -> None:
+        for average, (_, parameter) in zip(self._averages, self._parameters, strict=False):
+            local = local_part(parameter)[0]
+            own = local.clone()
+            local.copy_(average)
+            average.copy_(own)
+
     def barrier(self) -> None:
         self.sum_over_ranks([0.0])
 
@@ -244,6 +269,9 @@ class TorchEngine(ABC):
                 yield Shard(f"model/{name}", *local_part(parameter))
         if not optimizer:
             return
+        for average, (name, parameter) in zip(self._averages, self._parameters, strict=False):
+            if self._exposes_parts():
+                yield Shard(f"ema/{name}", average, *local_part(parameter)[1:])
         for index, (name, _) in enumerate(self._parameters):
             owned = index in self._owners.shapes
             for moment, value, shape, offsets in self._moments(index):
@@ -276,7 +304,12 @@ class TorchEngine(ABC):
             if optimizer:
                 for moment in self._moments(index):
                     _fill(moment._replace(name=f"optimizer/{name}/{moment.name}"), read)
-        if optimizer and "step" in self.optimizer.param_groups[0]:
+        if not optimizer:
+            self._begin_averages()
+            return
+        for average, (name, parameter) in zip(self._averages, self._parameters, strict=False):
+            _fill(Shard(f"ema/{name}", average, *local_part(parameter)[1:]), read)
+        if "step" in self.optimizer.param_groups[0]:
             step = int(read(STEP, (), (), ()))
             for parameter_group in self.optimizer.param_groups:
                 parameter_group["step"] = step
