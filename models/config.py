@@ -175,6 +175,8 @@ class ModelConfig(BaseModel):
     """With `mup_base_width`: size of one head of that model."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Probability of zeroing, after the embedding and at the end of each sub-layer."""
+    drop_path: float = Field(0.0, ge=0, lt=1)
+    """Stochastic depth: probability of leaving out a sub-layer of the last block, less in those before it."""
 
     @model_validator(mode="before")
     @classmethod

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from models.attention import Angles, Attention
 from models.cache import Cache, CacheView, LayerView
 from models.config import ModelConfig
+from models.drop_path import drop_path, drop_rate
 from models.experts import MixtureOfExperts
 from models.latent_attention import LatentAttention
 from models.masks import attention_mask
@@ -43,6 +44,7 @@ class Block(nn.Module):
         self.mlp_norm = make_norm(config)
         self.mlp = MixtureOfExperts(config) if config.has_experts(layer) else make_mlp(config)
         self.dropout = nn.Dropout(config.dropout)
+        self.drop_rate = drop_rate(config.drop_path, layer, config.num_layers)
 
     def forward(
         self,
@@ -53,10 +55,13 @@ class Block(nn.Module):
         routing: Routing | None = None,
     ) -> Tensor:
         if self.post_norm:
-            x_BTD = self.attention_norm(x_BTD + self.dropout(self.attention(x_BTD, angles, cache, mask)))
-            return self.mlp_norm(x_BTD + self.dropout(self._mlp(x_BTD, routing)))
-        x_BTD = x_BTD + self.dropout(self.attention(self.attention_norm(x_BTD), angles, cache, mask))
-        return x_BTD + self.dropout(self._mlp(self.mlp_norm(x_BTD), routing))
+            x_BTD = self.attention_norm(x_BTD + self._kept(self.attention(x_BTD, angles, cache, mask)))
+            return self.mlp_norm(x_BTD + self._kept(self._mlp(x_BTD, routing)))
+        x_BTD = x_BTD + self._kept(self.attention(self.attention_norm(x_BTD), angles, cache, mask))
+        return x_BTD + self._kept(self._mlp(self.mlp_norm(x_BTD), routing))
+
+    def _kept(self, branch_BTD: Tensor) -> Tensor:
+        return drop_path(self.dropout(branch_BTD), self.drop_rate, self.training)
 
     def _mlp(self, x_BTD: Tensor, routing: Routing | None) -> Tensor:
         return self.mlp(x_BTD, routing) if isinstance(self.mlp, MixtureOfExperts) else self.mlp(x_BTD)

@@ -311,10 +311,25 @@ class EvalConfig(Section):
     """Steps between validations; 0 turns them off."""
     num_samples: int = Field(64, ge=1, json_schema_extra=PLACEMENT)
     """Held-out windows per validation, always the same ones."""
+    patience: int = Field(0, ge=0, json_schema_extra=SCHEDULE)
+    """The run ends after so many validations in a row without improvement; 0 never does."""
+    min_delta: float = Field(0.0, ge=0, json_schema_extra=SCHEDULE)
+    """For patience: by how much less than the least so far a validation loss counts as improved."""
+    restore_best: bool = Field(False, json_schema_extra=SCHEDULE)
+    """At its end the run goes back to the step of the least validation loss, which is its newest then; each
+    step with a new least is saved. A resume goes on from there."""
     prompt: str = Field("", json_schema_extra=PLACEMENT)
     """Text that is continued at every validation, for the report; empty continues nothing."""
     sample_tokens: int = Field(64, ge=1, json_schema_extra=PLACEMENT)
     """Tokens of that continuation."""
+
+    @model_validator(mode="after")
+    def _watched(self) -> "EvalConfig":
+        if (self.patience or self.restore_best) and not self.every_steps:
+            raise ValueError("eval.patience and eval.restore_best need validations: set eval.every_steps")
+        if self.min_delta and not self.patience:
+            raise ValueError("eval.min_delta does nothing without eval.patience; leave it out")
+        return self
 
 
 class TrackingConfig(Section):
@@ -383,6 +398,8 @@ class Config(Section):
                 f"schedule.warmup_share = {self.schedule.warmup_share} and schedule.decay_share = "
                 f"{self.schedule.decay_share} overlap; together they may be at most 1"
             )
+        if self.eval.restore_best and not self.checkpoint.keep_best:
+            raise ValueError("eval.restore_best needs checkpoint.keep_best = true")
         optimizer = self.optimizer.name
         if getattr(self.model, "mup_base_width", 0) and optimizer in ("muon", "adafactor", "lamb"):
             raise ValueError(

@@ -21,6 +21,8 @@ class Console:
         "not_compiled",
         "profiled",
         "not_profiled",
+        "stopped_early",
+        "best_restored",
     )
 
     def __init__(self, config: Config, stream: TextIO | None = None) -> None:

@@ -18,6 +18,7 @@ FREE_OF_WEIGHTS = (
     "num_labels",
     "initialization",
     "dropout",
+    "drop_path",
     "attention_dropout",
     "head_dropout",
 )

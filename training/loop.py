@@ -1,6 +1,7 @@
 """The training loop, for every objective and every engine."""
 
 from seedbed.errors import Preempted
+from training.early_stopping import count, out_of_patience
 from training.garbage import Garbage
 from training.profile import Profiler
 from training.restore import restore
@@ -11,23 +12,29 @@ from training.validation import validate
 def fit(trainer: Trainer) -> None:
     """Train from the newest sound checkpoint to the last step.
 
-    Raises Preempted, with everything saved, when a rank was asked to stop; TrainingError when
-    loss or gradients are not finite.
+    The last step is `run.steps`, or an earlier one when `eval.patience` is exhausted. Raises Preempted, with
+    everything saved, when a rank was asked to stop; TrainingError when loss or gradients are not finite.
     """
     config = trainer.config
     state = restore(trainer)
     profiler = Profiler(config.tracking.profile, trainer.recorder, trainer.group.device)
+    last = state.step >= config.run.steps or out_of_patience(state, config.eval)
     with Garbage(config.engine.collect_every) as garbage, profiler:
-        while state.step < config.run.steps:
+        while not last:
             profiler.before(state.step + 1)
             stopping = trainer.train_step(state)
             profiler.after(state.step)
             garbage.after(state.step)
             last = state.step == config.run.steps
             due = config.eval.every_steps and (last or state.step % config.eval.every_steps == 0)
-            if due and not stopping:
+            improved = False
+            # What patience counts is not to depend on when a run was stopped.
+            if due and (not stopping or config.eval.patience):
                 validate(trainer, state)
-            if stopping or last or state.step % config.checkpoint.every_steps == 0:
+                improved = count(state, config.eval)
+                last = last or out_of_patience(state, config.eval)
+            keeps = improved and config.eval.restore_best
+            if stopping or last or keeps or state.step % config.checkpoint.every_steps == 0:
                 trainer.save(state)
             if stopping and not last:
                 trainer.finish(state, "preempted")

@@ -86,7 +86,8 @@ def _resumed(trainer: "Trainer", checkpoint: Checkpoint) -> TrainState:
         # A branch does not take its parent's best checkpoint along.
         best = None
     trainer.recorder.best = (float(best[0]), int(best[1])) if best else None
-    state = TrainState(checkpoint.step, checkpoint.position)
+    least, num_stale = checkpoint.manifest["trainer"].get("patience", (None, 0))
+    state = TrainState(checkpoint.step, checkpoint.position, least=least, num_stale=num_stale)
     _begin(trainer, state, f"resumed from step {checkpoint.step}")
     before, now = checkpoint.manifest.get("world", {}), trainer.world()
     free = {"engine", "num_ranks"} if trainer.config.engine.exact else set()

@@ -12,3 +12,7 @@ class TrainState:
     """Samples consumed: the data of the next step begins here."""
     validated: float | None = None
     """Validation loss of the current step, if it was measured; it is not carried over a resume."""
+    least: float | None = None
+    """Least validation loss so far, as `eval.min_delta` counts."""
+    num_stale: int = 0
+    """Validations since."""

@@ -11,8 +11,9 @@ from torch.profiler import record_function
 from data.loader import Prefetcher
 from data.order_hash import as_floats, from_floats, show_digest
 from models.families import build, flops_per_token, initial_values
-from seedbed.errors import SeedbedError, TrainingError
+from seedbed.errors import ConfigError, SeedbedError, TrainingError
 from seedbed.randomness import seed64
+from training import early_stopping
 from training.batch_layout import BatchLayout, batch_layout
 from training.checkpoint.writer import Saver, library_versions
 from training.config import Config
@@ -51,6 +52,11 @@ class Trainer:
         self.objective = self.task.objective(group.device)
         self.train_data = training_stream(self.task, self.datasets, self.config)
         self.holdout_data, _ = holdout_stream(self.task, self.datasets, self.config)
+        if self.holdout_data is None and (self.config.eval.patience or self.config.eval.restore_best):
+            raise ConfigError(
+                "eval.patience and eval.restore_best need held-out data, and the dataset has none",
+                "build it with data.holdout_fraction above 0, or leave them out",
+            )
         self.batches = Prefetcher(self._load, lambda position: position + self.layout.samples_per_step)
         self.baseline_bytes = memory_bytes(group.device)
         self.engine: Engine = ENGINES[self.config.engine.name].prepare(
@@ -260,7 +266,7 @@ class Trainer:
             "identity_hash": record.get("identity_hash"),
             "dataset_digest": digest(self.datasets),
             "tokenizer_fingerprint": self.tokenizer.fingerprint,
-            "trainer": {"best": best},
+            "trainer": {"best": best, "patience": [state.least, state.num_stale]},
         }
         self.saver.save(self.engine.state(), manifest, started)
 
@@ -293,7 +299,10 @@ class Trainer:
                     f"{self.saver.own_failure or 'another rank could not write its part'}",
                     f"free some disk space, then: seedbed train --resume {self.run.path}",
                 )
-        self.recorder.beat(state.step, phase)
+        ends_at = state.step
+        if phase == "finished" and self.group.rank == 0:
+            ends_at = early_stopping.end(self, state)
+        self.recorder.beat(ends_at, phase)
 
 
 def as_numbers(values: list[Tensor | None]) -> list[float]:

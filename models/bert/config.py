@@ -74,6 +74,8 @@ class EncoderConfig(BaseModel):
     """Probability of zeroing, after the embedding and at the end of each sub-layer."""
     attention_dropout: float = Field(0.1, ge=0, lt=1)
     """Probability of zeroing an attention weight."""
+    drop_path: float = Field(0.0, ge=0, lt=1)
+    """Stochastic depth: probability of leaving out a sub-layer of the last block, less in those before it."""
     head_dropout: float = Field(0.1, ge=0, lt=1)
     """Probability of zeroing before a fine-tuning head's last layer."""
     pooler: Literal["tanh", "relu", "none"] = "tanh"

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.bert.config import EncoderConfig
+from models.drop_path import drop_path, drop_rate
 from seedbed.errors import UsageError
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -76,9 +77,11 @@ class Block(nn.Module):
         self.mlp_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_BTD: Tensor, mask_B11T: Tensor | None = None) -> Tensor:
-        x_BTD = self.attention_norm(x_BTD + self.dropout(self.attention(x_BTD, mask_B11T)))
-        return self.mlp_norm(x_BTD + self.dropout(self.mlp(x_BTD)))
+    def forward(self, x_BTD: Tensor, mask_B11T: Tensor | None = None, rate: float = 0.0) -> Tensor:
+        """`rate` is that of stochastic depth: layers that share a block have each their own."""
+        attended = self.dropout(self.attention(x_BTD, mask_B11T))
+        x_BTD = self.attention_norm(x_BTD + drop_path(attended, rate, self.training))
+        return self.mlp_norm(x_BTD + drop_path(self.dropout(self.mlp(x_BTD)), rate, self.training))
 
 
 class Encoder(nn.Module):
@@ -115,7 +118,8 @@ class Encoder(nn.Module):
         blocks = list(self.blocks.values())
         layers_per_block = self.config.num_layers // len(blocks)
         for layer in range(self.config.num_layers):
-            x_BTD = blocks[layer // layers_per_block](x_BTD, mask_B11T)
+            rate = drop_rate(self.config.drop_path, layer, self.config.num_layers)
+            x_BTD = blocks[layer // layers_per_block](x_BTD, mask_B11T, rate)
         return x_BTD
 
     def pool(self, hidden_BTD: Tensor) -> Tensor:

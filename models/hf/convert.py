@@ -242,4 +242,4 @@ def _resolved(config: ModelConfig) -> dict[str, Any]:
         "mlp_width": config.hidden_width if has_dense else config.expert_hidden_width,
         "expert_width": config.expert_hidden_width,
     }
-    return {**config.model_dump(exclude={"dropout", "initialization"}), **resolved}
+    return {**config.model_dump(exclude={"dropout", "drop_path", "initialization"}), **resolved}

@@ -14,7 +14,7 @@ WORKER = Path(__file__).with_name("engine_worker.py")
 # A width that is no multiple of 16, so that rows do not begin where vectors do.
 MODEL = {
     "num_layers": 2, "width": 36, "num_heads": 3, "context": 16, "vocab_size": 67,
-    "dropout": 0.1,
+    "dropout": 0.1, "drop_path": 0.2,
 }  # fmt: skip
 BATCH = {"tokens_per_step": 8 * 2 * 16, "micro_batch_size": 2}
 

@@ -2,15 +2,20 @@
 
 import json
 import math
+from pathlib import Path
+
+import pytest
 
 from data.build import build_dataset
 from data.config import DataConfig
 from data.shards import Dataset
 
 
-def test_a_holdout_smaller_than_a_micro_batch_is_scored_once_and_in_its_own_bytes(seedbed_cli, tmp_path):
-    """Validation loss would weigh some windows twice, and bits per byte would be of other bytes."""
-    folder = tmp_path / "text"
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    """Forty short texts, a few of them held out."""
+    base = tmp_path_factory.mktemp("texts")
+    folder = base / "text"
     folder.mkdir()
     words = ["seed", "bed", "grows", "from", "raw", "text", "to", "model", "with", "one", "command"]
     for number in range(40):
@@ -18,9 +23,13 @@ def test_a_holdout_smaller_than_a_micro_batch_is_scored_once_and_in_its_own_byte
             words[(number * k * k + k) % 11] + str((number * 7919 + k) % 97) for k in range(1, 120)
         )
         (folder / f"{number}.txt").write_text(text)
-    dataset = build_dataset(
-        DataConfig(source=str(folder), vocab_size=300, holdout_fraction=0.06), tmp_path / "set"
-    )
+    return build_dataset(DataConfig(source=str(folder), vocab_size=300, holdout_fraction=0.06), base / "set")
+
+
+def test_a_holdout_smaller_than_a_micro_batch_is_scored_once_and_in_its_own_bytes(
+    seedbed_cli, tmp_path, dataset
+):
+    """Validation loss would weigh some windows twice, and bits per byte would be of other bytes."""
     holdout = Dataset.open(dataset).split("holdout")
     num_windows = (holdout.num_tokens - 1) // 128
     settings = {
@@ -48,3 +57,32 @@ def test_a_holdout_smaller_than_a_micro_batch_is_scored_once_and_in_its_own_byte
     lengths = Dataset.open(dataset).tokenizer().byte_lengths()
     expected = row["val_loss"] * len(scored) / math.log(2) / lengths[scored].sum()
     assert abs(row["val_bits_per_byte"] / expected - 1) < 1e-6
+
+
+def test_a_run_ends_when_validation_no_longer_improves_and_goes_back_to_its_best(
+    seedbed_cli, tmp_path, dataset
+):
+    """Counted over a resume, with moving averages of weights that can be asked for."""
+    settings = {
+        "data.path": dataset, "run.steps": 4, "model.num_layers": 1, "model.width": 16, "model.num_heads": 2,
+        "model.context": 32, "batch.micro_batch_size": 2, "batch.tokens_per_step": 128, "optimizer.lr": 1e-12,
+        "optimizer.ema_decay": 0.9, "eval.every_steps": 2, "eval.num_samples": 8, "eval.patience": 2,
+        "eval.min_delta": 0.01, "checkpoint.every_steps": 2, "tracking.mlflow": "false",
+    }  # fmt: skip
+    sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    outcome = seedbed_cli("train", "gpt-demo", "--run-dir", "run", *sets)
+    assert outcome.code == 0, outcome.stderr
+    more = ("--set", "run.steps=50", "--set", "eval.restore_best=true")
+    outcome = seedbed_cli("train", "--resume", "run", *more)
+    assert outcome.code == 0, outcome.stderr
+    assert "stopped early at step 6 of 50" in outcome.stderr
+    assert "went back to step 2" in outcome.stderr
+    steps = {path.name for path in (tmp_path / "run" / "checkpoints").glob("step-*")}
+    assert steps == {"step-2"}
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    scored = [row for row in rows if row["kind"] == "eval"]
+    assert [row["step"] for row in scored] == [2, 4, 6]
+    assert all(abs(row["val_ema_loss"] - row["val_loss"]) < 1e-3 for row in scored)
+    outcome = seedbed_cli("generate", "run", "--ema", "--max-tokens", "3", "--json")
+    assert outcome.code == 0, outcome.stderr
+    assert json.loads(outcome.stdout)["step"] == 2

@@ -1,0 +1,52 @@
+"""Ending a run when validation says so, and going back to the step that it liked best.
+
+Validations without improvement are counted in the run's state, which checkpoints carry: a run that was
+resumed ends at the step at which it would have ended.
+"""
+
+from typing import TYPE_CHECKING
+
+from training.checkpoint import layout
+from training.config import EvalConfig
+from training.state import TrainState
+
+if TYPE_CHECKING:
+    from training.trainer import Trainer
+
+
+def count(state: TrainState, settings: EvalConfig) -> bool:
+    """Count the validation of the current step; whether it improved on those before it."""
+    if state.validated is None:
+        return False
+    improved = state.least is None or state.validated < state.least - settings.min_delta
+    if improved:
+        state.least, state.num_stale = state.validated, 0
+    else:
+        state.num_stale += 1
+    return improved
+
+
+def out_of_patience(state: TrainState, settings: EvalConfig) -> bool:
+    """Whether there were `eval.patience` validations in a row without improvement."""
+    return 0 < settings.patience <= state.num_stale
+
+
+def end(trainer: "Trainer", state: TrainState) -> int:
+    """Say why the run ends before its last step, if it does; returns the step that it leaves as its newest.
+
+    To be called when all saves are settled. With `eval.restore_best` the steps after the best are abandoned.
+    """
+    settings, recorder = trainer.config.eval, trainer.recorder
+    if state.step < trainer.config.run.steps and out_of_patience(state, settings):
+        message = (
+            f"stopped early at step {state.step} of {trainer.config.run.steps}: no validation loss under "
+            f"{state.least:.4f} in {state.num_stale} validations (eval.patience)"
+        )
+        recorder.event("stopped_early", message, step=state.step)
+    if not settings.restore_best or recorder.best is None:
+        return state.step
+    loss, step = recorder.best
+    if layout.abandon_after(trainer.run.path, step, recorder.attempt):
+        message = f"went back to step {step}, of the least validation loss, {loss:.4f} (eval.restore_best)"
+        recorder.event("best_restored", message, step=step)
+    return step
