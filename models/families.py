@@ -143,3 +143,8 @@ def block_of(name: str) -> str:
     """The block that a parameter belongs to, such as `encoder.blocks.3`; "" for what is outside of all."""
     found = re.match(r"(?:\w+\.)?blocks\.\d+(?=\.)", name)
     return found.group() if found else ""
+
+
+def is_hidden_matrix(name: str, num_dims: int) -> bool:
+    """Whether a parameter is a matrix within a block: no embedding, head, vector or stack of experts."""
+    return num_dims == 2 and block_of(name) != ""

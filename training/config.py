@@ -213,8 +213,9 @@ class EngineConfig(Section):
     """CPU threads of one rank; 0 shares the cores out evenly, in exact mode takes 1."""
     device: Literal["auto", "cpu", "cuda"] = Field("auto", json_schema_extra=PLACEMENT)
     """auto takes GPUs when there are enough for all ranks."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """bf16 is autocast over fp32 weights; auto takes it where the hardware multiplies bf16 natively."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """bf16 and fp16 are autocast over fp32 weights; fp16 scales the loss, and skips steps whose gradients
+    overflow. auto takes bf16 where the hardware multiplies it natively, else fp32."""
     exact: bool = False
     """Bit-identical weights on any number of ranks up to the micro-batches of a step, under ddp and fsdp."""
     exact_lanes: int = Field(0, ge=0, le=1_000_000)

@@ -111,7 +111,9 @@ def peak_of_gpu(name: str, precision: str) -> tuple[float | None, str]:
     if found is None or "MIG" in words:
         return None, f"no peak is known for '{name}': MFU is not reported"
     part = " ".join(sorted(found.words))
-    return found.bf16 if precision == "bf16" else found.fp32, f"data sheet of {part}, {precision}, dense"
+    # Tensor cores multiply both at one rate.
+    peak = found.bf16 if precision in ("bf16", "fp16") else found.fp32
+    return peak, f"data sheet of {part}, {precision}, dense"
 
 
 def measured_matmul_flops(device: "torch.device", precision: str, repeats: int = 5) -> float:
@@ -119,7 +121,7 @@ def measured_matmul_flops(device: "torch.device", precision: str, repeats: int =
     import torch
 
     on_gpu = device.type == "cuda"
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     # Large enough to fill the device. Random, since a GPU is quicker with numbers that are all the same;
     # of a generator of its own, since the global one is the run's.
     size, products = (8192, 10) if on_gpu else (768, 1)

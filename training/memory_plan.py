@@ -6,7 +6,7 @@ from functools import partial
 from typing import NamedTuple
 
 from models.accounting import ActivationMemory
-from models.families import activation_memory, block_of, count_parameters, parameter_shapes
+from models.families import activation_memory, block_of, count_parameters, is_hidden_matrix, parameter_shapes
 from training.batch_layout import batch_layout
 from training.config import Config, OptimizerConfig
 
@@ -62,16 +62,18 @@ def spread_of(config: Config) -> Spread:
 
 
 def moments(config: Config) -> int:
-    """Numbers that the optimizer keeps about all parameters."""
-    shapes = parameter_shapes(config.model)
-    return sum(_moments_of(config.optimizer, name, shape) for name, shape in shapes.items())
+    """Numbers that the optimizer keeps about all parameters, and their moving averages."""
+    return sum(
+        _moments_of(config.optimizer, name, shape) + (math.prod(shape) if config.optimizer.ema_decay else 0)
+        for name, shape in parameter_shapes(config.model).items()
+    )
 
 
 def _moments_of(optimizer: OptimizerConfig, name: str, shape: tuple[int, ...]) -> int:
     size = math.prod(shape)
     if optimizer.name == "adafactor" and len(shape) > 1:
         return size // shape[-1] + size // shape[-2]
-    if optimizer.name == "muon" and len(shape) == 2 and block_of(name):
+    if optimizer.name == "muon" and is_hidden_matrix(name, len(shape)):
         return size
     momentum = 1 if optimizer.momentum else 0
     return size * {

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.families import block_of
+from models.families import is_hidden_matrix
 from seedbed.errors import ConfigError
 from training.config import OptimizerConfig
 
@@ -30,7 +30,7 @@ def needs_whole(config: OptimizerConfig, name: str, num_dims: int) -> bool:
 
 def _is_muons(config: OptimizerConfig, name: str, num_dims: int) -> bool:
     """Muon is for hidden matrices; embeddings, heads and vectors are AdamW's."""
-    return config.name == "muon" and num_dims == 2 and block_of(name) != ""
+    return config.name == "muon" and is_hidden_matrix(name, num_dims)
 
 
 def make_optimizer(

@@ -171,7 +171,10 @@ class Trainer:
         lr = learning_rate(step, self.config)
         with record_function("seedbed.optimizer"):
             norm = self.engine.step(lr, weight_sum) if math.isfinite(loss_mean) else math.nan
-        if not (math.isfinite(loss_mean) and math.isfinite(norm)):
+        skipped: dict[str, Any] = {}
+        if self.engine.loss_scale is not None and math.isfinite(loss_mean):
+            skipped = {"skipped": not math.isfinite(norm), "loss_scale": self.engine.loss_scale}
+        if not (math.isfinite(loss_mean) and (math.isfinite(norm) or skipped)):
             raise TrainingError(
                 f"step {step}: loss {loss_mean}, gradient norm {norm}; nothing was updated by this step",
                 "lower optimizer.lr, raise schedule.warmup_share, or look at the samples from position "
@@ -185,7 +188,8 @@ class Trainer:
         self._record_step(
             state,
             loss=loss_mean,
-            grad_norm=norm,
+            grad_norm=norm if math.isfinite(norm) else None,
+            **skipped,
             lr=lr,
             step_s=time.perf_counter() - started,
             data_s=data_s,

@@ -47,6 +47,13 @@ def test_updates_of_whole_tensors_do_not_depend_on_their_owners(tmp_path, name, 
     assert digest(resized) == digest(reference)
 
 
+@pytest.mark.long
+def test_float16_scales_its_loss_alike_everywhere(tmp_path):
+    """The scale is a power of two, found by overflows that all ranks see."""
+    one = train(tmp_path / "one", "fsdp", 1, steps=2, precision="fp16")
+    assert digest(train(tmp_path / "two", "ddp", 2, steps=2, precision="fp16")) == digest(one)
+
+
 def test_without_it_they_do(tmp_path):
     """Or the test above could not fail."""
     one = train(tmp_path / "one", "fsdp", 1, steps=4, exact=False)

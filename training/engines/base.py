@@ -60,6 +60,11 @@ class Engine(Protocol):
     layer_norms: dict[str, dict[str, float]]
     """Of the last step that was watched: `weights`, `gradients` or `activations` -> layer -> norm."""
 
+    @property
+    def loss_scale(self) -> float | None:
+        """What float16's losses are multiplied by for the next step; None for other precisions."""
+        ...
+
     @classmethod
     def prepare(cls, build: Callable[[], nn.Module], draw: Draw, config: Config, group: Group) -> "Engine":
         """Build the model on the meta device, spread it, and give each rank its initial values."""
@@ -79,7 +84,8 @@ class Engine(Protocol):
     def step(self, lr: float, total_weight: float) -> float:
         """Divide gradients by `total_weight`, clip, update; returns the global gradient norm before clipping.
 
-        A non-finite norm updates nothing.
+        A non-finite norm updates nothing. With a loss scale it is to be expected now and then, and lowers it;
+        TrainingError when it cannot be lowered any more.
         """
         ...
 

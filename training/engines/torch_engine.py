@@ -4,6 +4,7 @@ Precision is autocast over fp32 weights, one policy for all of them.
 """
 
 import contextlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
@@ -23,12 +24,13 @@ from training.engines.base import Draw, Group, ReadShard, Shard
 from training.engines.compiled import CompiledBlocks
 from training.engines.exact import ExactReduction, row_squares
 from training.engines.layer_norms import LayerNorms
+from training.engines.loss_scale import LossScale
 from training.engines.ownership import Owners
 from training.engines.recompute import recompute
 from training.objectives import LossSum, Objective
 from training.optimizers import make_optimizer, needs_whole
 
-AUTOCAST = {"bf16": torch.bfloat16}
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 STEP = "optimizer/step"
 """How often an optimizer has stepped that counts for all parameters at once."""
 
@@ -70,6 +72,8 @@ class TorchEngine(ABC):
         self.optimizer = self._make_optimizer()
         self._averages: list[Tensor] = []
         """Of the parameters, this rank's parts; none without `optimizer.ema_decay`."""
+        self._tokens_per_step = config.batch.tokens_per_step
+        self._loss_scale: LossScale | None = None
         self._reduction = ExactReduction(batch_layout(config)) if config.engine.exact else None
 
     @classmethod
@@ -109,6 +113,11 @@ class TorchEngine(ABC):
             start = offsets[0] * (local.numel() // local.shape[0]) if local.numel() else 0
             local.copy_(torch.from_numpy(self._draw(name, start, start + local.numel())).view(local.shape))
         self._begin_averages()
+        self._loss_scale = LossScale(self._tokens_per_step) if self.precision == "fp16" else None
+
+    @property
+    def loss_scale(self) -> float | None:
+        return self._loss_scale.scale if self._loss_scale else None
 
     def _begin_averages(self) -> None:
         if self._config.ema_decay:
@@ -126,7 +135,7 @@ class TorchEngine(ABC):
             with self._autocast(), record_function("seedbed.forward"):
                 loss = self._loss(objective, batch)
             with record_function("seedbed.backward"):
-                loss.total.backward()
+                (loss.total * self._loss_scale.factor if self._loss_scale else loss.total).backward()
         if self._watch is not None:
             self._watch.end_micro_batch(counts=loss.weight.item() > 0)
         if self._reduction and share and not last:
@@ -138,9 +147,11 @@ class TorchEngine(ABC):
     def step(self, lr: float, total_weight: float) -> float:
         gradients = [local_part(p.grad)[0] for _, p in self._parameters if p.grad is not None]
         squares = self._exact_squares() if self._reduction else self._squares(gradients)
+        if self._loss_scale:
+            total_weight *= self._loss_scale.factor
         self._end_watch(total_weight)
         norm = squares**0.5 / total_weight
-        if torch.tensor(norm).isfinite():
+        if math.isfinite(norm):
             clip_norm = self._config.clip_norm
             clip = min(1.0, clip_norm / (norm + 1e-6)) if clip_norm else 1.0
             torch._foreach_mul_(gradients, clip / total_weight)
@@ -150,6 +161,8 @@ class TorchEngine(ABC):
             for average, (_, parameter) in zip(self._averages, self._parameters, strict=False):
                 average.lerp_(local_part(parameter)[0], 1 - self._config.ema_decay)
         self._forget_gradients()
+        if self._loss_scale:
+            self._loss_scale.update(math.isfinite(norm))
         return norm
 
     def watch(self) -> None:
@@ -278,6 +291,8 @@ class TorchEngine(ABC):
                 # A number is held by every rank that has a part.
                 if self._exposes_parts(owned) if value.ndim or owned else self.group.rank == 0:
                     yield Shard(f"optimizer/{name}/{moment}", value, shape, offsets)
+        if self.group.rank == 0 and self._loss_scale:
+            yield from self._loss_scale.state()
         if self.group.rank == 0 and "step" in self.optimizer.param_groups[0]:
             yield Shard(STEP, torch.tensor(self.optimizer.param_groups[0]["step"]), (), ())
 
@@ -309,6 +324,8 @@ class TorchEngine(ABC):
             return
         for average, (name, parameter) in zip(self._averages, self._parameters, strict=False):
             _fill(Shard(f"ema/{name}", average, *local_part(parameter)[1:]), read)
+        for shard in self._loss_scale.state() if self._loss_scale else ():
+            _fill(shard, read)
         if "step" in self.optimizer.param_groups[0]:
             step = int(read(STEP, (), (), ()))
             for parameter_group in self.optimizer.param_groups:
