@@ -26,8 +26,8 @@ from models.config import ModelConfig
 from models.initialization import initialize
 from models.transformer import Transformer
 from seedbed.randomness import generator
-from training.config import OptimizerConfig
 from training.optimizers import make_optimizer
+from training.sections import OptimizerConfig
 
 BASE_WIDTH, HEAD_WIDTH, CONTEXT, BATCH = 64, 16, 64, 8
 LOG2_RATES = tuple(range(-11, -4))

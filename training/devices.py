@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from seedbed.errors import ConfigError
-from training.config import Config, EngineConfig
+from training.config import Config
+from training.sections import EngineConfig
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ resumed ends at the step at which it would have ended.
 from typing import TYPE_CHECKING
 
 from training.checkpoint import layout
-from training.config import EvalConfig
+from training.sections import EvalConfig
 from training.state import TrainState
 
 if TYPE_CHECKING:

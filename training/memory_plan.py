@@ -8,7 +8,8 @@ from typing import NamedTuple
 from models.accounting import ActivationMemory
 from models.families import activation_memory, block_of, count_parameters, is_hidden_matrix, parameter_shapes
 from training.batch_layout import batch_layout
-from training.config import Config, OptimizerConfig
+from training.config import Config
+from training.sections import OptimizerConfig
 
 FLOAT = 4
 """Bytes of a weight, a gradient and a moment."""

@@ -13,7 +13,7 @@ from torch import nn
 
 from models.families import is_hidden_matrix
 from seedbed.errors import ConfigError
-from training.config import OptimizerConfig
+from training.sections import OptimizerConfig
 
 DECOUPLED = ("adamw", "muon", "adafactor", "lion")
 """Whose weight decay is a share of the weight; that of the others is added to the gradient, LAMB's to the

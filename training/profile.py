@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from training.config import profiled_steps
 from training.recorder import Recorder
+from training.sections import profiled_steps
 
 PHASES = ("step", "data", "forward", "backward", "ranks", "optimizer")
 """Names under which a step's phases are recorded; all but `step` are parts of it."""

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable
 
-from training.config import Config, ScheduleConfig
+from training.config import Config
+from training.sections import ScheduleConfig
 
 
 def learning_rate(step: int, config: Config) -> float:

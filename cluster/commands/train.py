@@ -163,7 +163,7 @@ def _micro_batch_size(path: Path, recipe: str, sets: list[str]) -> int:
 def _check_ahead(profile: str, run: Path) -> None:
     """Raises UsageError when steps are to be profiled that are none, or that are trained already."""
     from training.checkpoint.layout import list_steps
-    from training.config import profiled_steps
+    from training.sections import profiled_steps
 
     try:
         steps = profiled_steps(profile)

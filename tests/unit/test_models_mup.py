@@ -14,8 +14,8 @@ from models.heads import RewardModel
 from models.initialization import initial_values, initialize
 from models.sizes import parameter_shapes
 from models.transformer import Transformer
-from training.config import OptimizerConfig
 from training.optimizers import make_optimizer
+from training.sections import OptimizerConfig
 
 WIDTHS = (64, 128, 256, 512)
 TINY = {"num_layers": 2, "context": 16, "vocab_size": 64}

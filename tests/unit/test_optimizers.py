@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from seedbed.errors import ConfigError
-from training.config import OptimizerConfig
 from training.optimizers import make_optimizer
 from training.recipes import load_config
 from training.schedules import learning_rate
+from training.sections import OptimizerConfig
 
 LR, B1, B2, EPS = 0.01, 0.9, 0.95, 1e-8
 State = dict[str, Tensor]

@@ -1,7 +1,4 @@
-"""What the engines on torch's own data parallelism share: everything but how a model is spread.
-
-Precision is autocast over fp32 weights, one policy for all of them.
-"""
+"""What the engines on torch's own data parallelism share: everything but how a model is spread."""
 
 import contextlib
 import math
@@ -19,37 +16,31 @@ from torch.profiler import record_function
 
 from models.families import learning_rate_scale
 from training.batch_layout import batch_layout
-from training.config import Config, EngineConfig
+from training.config import Config
 from training.engines.base import Draw, Group, ReadShard, Shard
 from training.engines.compiled import CompiledBlocks
 from training.engines.exact import ExactReduction, row_squares
 from training.engines.layer_norms import LayerNorms
-from training.engines.loss_scale import LossScale
 from training.engines.ownership import Owners
+from training.engines.rank_engine import RankEngine
 from training.engines.recompute import recompute
 from training.objectives import LossSum, Objective
 from training.optimizers import make_optimizer, needs_whole
+from training.sections import EngineConfig
 
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 STEP = "optimizer/step"
 """How often an optimizer has stepped that counts for all parameters at once."""
 
 
-class TorchEngine(ABC):
+class TorchEngine(RankEngine, ABC):
     """See `training.engines.base.Engine`; a subclass spreads the model, and has ranks share gradients."""
 
     splits_parameters: ClassVar[bool]
     """Whether a rank holds a part of each parameter, or all of it."""
 
     def __init__(self, model: nn.Module, draw: Draw, config: Config, group: Group) -> None:
-        self.model = model
-        self.group = group
-        self.compiled: CompiledBlocks | None = None
-        self.layer_norms: dict[str, dict[str, float]] = {}
+        super().__init__(model, draw, config, group)
         self._watch: LayerNorms | None = None
-        self._draw = draw
-        self._config = config.optimizer
-        self.precision = config.engine.precision
         # Taken once: while parameters are gathered, the modules hold the whole ones in their place.
         self._parameters = list(model.named_parameters())
         self._owners = self._make_owners(
@@ -72,8 +63,6 @@ class TorchEngine(ABC):
         self.optimizer = self._make_optimizer()
         self._averages: list[Tensor] = []
         """Of the parameters, this rank's parts; none without `optimizer.ema_decay`."""
-        self._tokens_per_step = config.batch.tokens_per_step
-        self._loss_scale: LossScale | None = None
         self._reduction = ExactReduction(batch_layout(config)) if config.engine.exact else None
 
     @classmethod
@@ -113,20 +102,11 @@ class TorchEngine(ABC):
             start = offsets[0] * (local.numel() // local.shape[0]) if local.numel() else 0
             local.copy_(torch.from_numpy(self._draw(name, start, start + local.numel())).view(local.shape))
         self._begin_averages()
-        self._loss_scale = LossScale(self._tokens_per_step) if self.precision == "fp16" else None
-
-    @property
-    def loss_scale(self) -> float | None:
-        return self._loss_scale.scale if self._loss_scale else None
+        self._begin_loss_scale()
 
     def _begin_averages(self) -> None:
         if self._config.ema_decay:
             self._averages = [local_part(parameter)[0].clone() for _, parameter in self._parameters]
-
-    def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        if self.precision in AUTOCAST:
-            return torch.autocast(self.group.device.type, dtype=AUTOCAST[self.precision])
-        return contextlib.nullcontext()
 
     def micro_batch(self, objective: Objective, batch: Any, *, last: bool) -> tuple[Tensor, Tensor]:
         self.model.train()
@@ -135,7 +115,7 @@ class TorchEngine(ABC):
             with self._autocast(), record_function("seedbed.forward"):
                 loss = self._loss(objective, batch)
             with record_function("seedbed.backward"):
-                (loss.total * self._loss_scale.factor if self._loss_scale else loss.total).backward()
+                self._scaled(loss.total).backward()
         if self._watch is not None:
             self._watch.end_micro_batch(counts=loss.weight.item() > 0)
         if self._reduction and share and not last:
@@ -268,14 +248,6 @@ class TorchEngine(ABC):
             local.copy_(average)
             average.copy_(own)
 
-    def barrier(self) -> None:
-        self.sum_over_ranks([0.0])
-
-    def sum_over_ranks(self, values: list[float]) -> list[float]:
-        total = torch.tensor(values, dtype=torch.float64, device=self.group.device)
-        dist.all_reduce(total)
-        return total.tolist()
-
     def state(self, *, optimizer: bool = True) -> Iterator[Shard]:
         for name, parameter in self._parameters:
             if self._exposes_parts():
@@ -315,17 +287,17 @@ class TorchEngine(ABC):
         for index, (name, parameter) in enumerate(self._parameters):
             if name in keep:
                 continue
-            _fill(Shard(f"model/{name}", *local_part(parameter)), read)
+            fill(Shard(f"model/{name}", *local_part(parameter)), read)
             if optimizer:
                 for moment in self._moments(index):
-                    _fill(moment._replace(name=f"optimizer/{name}/{moment.name}"), read)
+                    fill(moment._replace(name=f"optimizer/{name}/{moment.name}"), read)
         if not optimizer:
             self._begin_averages()
             return
         for average, (name, parameter) in zip(self._averages, self._parameters, strict=False):
-            _fill(Shard(f"ema/{name}", average, *local_part(parameter)[1:]), read)
+            fill(Shard(f"ema/{name}", average, *local_part(parameter)[1:]), read)
         for shard in self._loss_scale.state() if self._loss_scale else ():
-            _fill(shard, read)
+            fill(shard, read)
         if "step" in self.optimizer.param_groups[0]:
             step = int(read(STEP, (), (), ()))
             for parameter_group in self.optimizer.param_groups:
@@ -367,6 +339,7 @@ def local_part(tensor: Tensor | None) -> tuple[Tensor, tuple[int, ...], tuple[in
     return tensor.to_local().detach(), tuple(tensor.shape), tuple(offsets)
 
 
-def _fill(shard: Shard, read: ReadShard) -> None:
+def fill(shard: Shard, read: ReadShard) -> None:
+    """Give a shard its stored values."""
     with torch.no_grad():
         shard.local.copy_(read(shard.name, shard.global_shape, shard.offsets, tuple(shard.local.shape)))

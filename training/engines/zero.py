@@ -20,8 +20,8 @@ from models.families import learning_rate_scale
 from seedbed.errors import ConfigError
 from training.config import Config
 from training.engines.base import Draw, Group, ReadShard, Shard
-from training.engines.compiled import CompiledBlocks
-from training.engines.torch_engine import AUTOCAST, prepare_blocks
+from training.engines.rank_engine import RankEngine
+from training.engines.torch_engine import fill, prepare_blocks
 from training.engines.zero_settings import zero_settings
 from training.objectives import LossSum, Objective
 from training.optimizers import make_optimizer
@@ -40,7 +40,7 @@ class Part(NamedTuple):
         return values.detach().narrow(0, self.offset, self.size)
 
 
-class ZeroEngine(ABC):
+class ZeroEngine(RankEngine, ABC):
     """See `training.engines.base.Engine`; the arithmetic of a step is DeepSpeed's and torch's."""
 
     stage: ClassVar[int]
@@ -48,12 +48,7 @@ class ZeroEngine(ABC):
     def __init__(self, model: nn.Module, draw: Draw, config: Config, group: Group) -> None:
         import deepspeed
 
-        self.model = model
-        self.group = group
-        self.compiled: CompiledBlocks | None = None
-        self.layer_norms: dict[str, dict[str, float]] = {}
-        self._draw = draw
-        self._precision = config.engine.precision
+        super().__init__(model, draw, config, group)
         self._parameters = list(model.named_parameters())
         self._shapes = {name: _shape(parameter) for name, parameter in self._parameters}
         optimizer = make_optimizer(
@@ -66,6 +61,8 @@ class ZeroEngine(ABC):
             dist_init_required=False,
         )
         self._optimizer: torch.optim.Optimizer = self._engine.optimizer.optimizer
+        self._averages: dict[str, Tensor] = {}
+        """Of this rank's parts of parameters, flat; none without `optimizer.ema_decay`."""
 
     @classmethod
     def prepare(cls, build: Callable[[], nn.Module], draw: Draw, config: Config, group: Group) -> Self:
@@ -89,13 +86,19 @@ class ZeroEngine(ABC):
             values = torch.from_numpy(self._draw(name, part.start, part.start + part.size))
             part.of(part.updated).copy_(values)
         self._publish()
+        self._begin_averages()
+        self._begin_loss_scale()
+
+    def _begin_averages(self) -> None:
+        if self._config.ema_decay:
+            self._averages = {name: part.of(part.updated).clone() for name, part in self._parts()}
 
     def micro_batch(self, objective: Objective, batch: Any, *, last: bool) -> tuple[Tensor, Tensor]:
         self._engine.train()
         self._engine.set_gradient_accumulation_boundary(last)
         with self._autocast():
             loss = LossSum(*self._engine(lambda model: tuple(objective.loss(model, batch))))
-        self._engine.backward(loss.total, scale_wrt_gas=False)
+        self._engine.backward(self._scaled(loss.total), scale_wrt_gas=False)
         return loss.total.detach(), loss.weight
 
     def step(self, lr: float, total_weight: float) -> float:
@@ -104,18 +107,21 @@ class ZeroEngine(ABC):
         # Gradients are means over the ranks of sums over micro-batches. What a loss was scaled by is divided
         # out of them before they are clipped: with this, they are means over the weight of the step.
         scaler = self._engine.optimizer.loss_scaler
-        scaler.cur_scale = total_weight / self.group.num_ranks
+        scaler.cur_scale = (
+            total_weight * (self._loss_scale.factor if self._loss_scale else 1.0) / self.group.num_ranks
+        )
         self._engine.step()
         scaler.cur_scale = 1.0
-        return float(self._engine.get_global_grad_norm())
+        norm = float(self._engine.get_global_grad_norm())
+        if math.isfinite(norm):
+            for name, part in self._parts() if self._averages else ():
+                self._averages[name].lerp_(part.of(part.updated), 1 - self._config.ema_decay)
+        if self._loss_scale:
+            self._loss_scale.update(math.isfinite(norm))
+        return norm
 
     def watch(self) -> None:
         raise ConfigError("tracking.layer_norms: DeepSpeed keeps gradients to itself", "set it to 0")
-
-    def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        if self._precision in AUTOCAST:
-            return torch.autocast(self.group.device.type, dtype=AUTOCAST[self._precision])
-        return contextlib.nullcontext()
 
     @torch.no_grad()
     def evaluate(self, objective: Objective, batch: Any) -> dict[str, LossSum]:
@@ -130,27 +136,41 @@ class ZeroEngine(ABC):
         with self._autocast():
             return self._engine(run)
 
-    def barrier(self) -> None:
-        self.sum_over_ranks([0.0])
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        self._swap_averages()
+        try:
+            yield
+        finally:
+            self._swap_averages()
 
-    def sum_over_ranks(self, values: list[float]) -> list[float]:
-        total = torch.tensor(values, dtype=torch.float64, device=self.group.device)
-        dist.all_reduce(total)
-        return total.tolist()
+    def _swap_averages(self) -> None:
+        for name, part in self._parts():
+            weights = part.of(part.updated)
+            own = weights.clone()
+            weights.copy_(self._averages[name])
+            self._averages[name].copy_(own)
+        self._publish()
 
     def state(self, *, optimizer: bool = True) -> Iterator[Shard]:
         for name, part in self._parts():
-            yield from self._boxes(f"model/{name}", name, part, part.updated)
-        if optimizer:
-            for name, part in self._parts():
-                for moment, value in sorted(self._optimizer.state[part.updated].items()):
-                    if value.ndim:
-                        yield from self._boxes(f"optimizer/{name}/{moment}", name, part, value)
-                    elif part.start == 0:
-                        yield Shard(f"optimizer/{name}/{moment}", value, (), ())
+            yield from self._boxes(f"model/{name}", name, part, part.of(part.updated))
+        if not optimizer:
+            return
+        for name, part in self._parts():
+            if self._averages:
+                yield from self._boxes(f"ema/{name}", name, part, self._averages[name])
+            for moment, value in sorted(self._optimizer.state[part.updated].items()):
+                if value.ndim:
+                    yield from self._boxes(f"optimizer/{name}/{moment}", name, part, part.of(value))
+                elif part.start == 0:
+                    yield Shard(f"optimizer/{name}/{moment}", value, (), ())
+        if self.group.rank == 0 and self._loss_scale:
+            yield from self._loss_scale.state()
 
-    def _boxes(self, key: str, name: str, part: Part, values: Tensor) -> Iterator[Shard]:
-        shape, own = self._shapes[name], part.of(values)
+    def _boxes(self, key: str, name: str, part: Part, own: Tensor) -> Iterator[Shard]:
+        """The part's elements `own`, as shards of the tensor `key` of the parameter's shape."""
+        shape = self._shapes[name]
         for offsets, extent in boxes(shape, part.start, part.start + part.size):
             box, own = own[: math.prod(extent)], own[math.prod(extent) :]
             yield Shard(key, box.view(extent), shape, offsets)
@@ -161,18 +181,25 @@ class ZeroEngine(ABC):
         for name, part in self._parts():
             if name in keep:
                 continue
-            self._fill(f"model/{name}", name, part, part.updated, read)
-            if optimizer:
-                for moment, value in self._optimizer.state[part.updated].items():
-                    if value.ndim:
-                        self._fill(f"optimizer/{name}/{moment}", name, part, value, read)
-                    else:
-                        value.copy_(read(f"optimizer/{name}/{moment}", (), (), ()))
+            shards = [*self._boxes(f"model/{name}", name, part, part.of(part.updated))]
+            for moment, value in self._optimizer.state[part.updated].items() if optimizer else ():
+                key = f"optimizer/{name}/{moment}"
+                shards += (
+                    self._boxes(key, name, part, part.of(value))
+                    if value.ndim
+                    else [Shard(key, value, (), ())]
+                )
+            for shard in shards:
+                fill(shard, read)
         self._publish()
-
-    def _fill(self, key: str, name: str, part: Part, values: Tensor, read: ReadShard) -> None:
-        for shard in self._boxes(key, name, part, values):
-            shard.local.copy_(read(key, shard.global_shape, shard.offsets, tuple(shard.local.shape)))
+        if not optimizer:
+            self._begin_averages()
+            return
+        for name, part in self._parts() if self._averages else ():
+            for shard in self._boxes(f"ema/{name}", name, part, self._averages[name]):
+                fill(shard, read)
+        for shard in self._loss_scale.state() if self._loss_scale else ():
+            fill(shard, read)
 
     @torch.no_grad()
     def _create_optimizer_state(self) -> None:

@@ -6,7 +6,8 @@ Read base.py, then causal_lm.py; each other file is another way of learning. `[o
 from models.bert.config import EncoderConfig
 from models.families import AnyModelConfig, kind_of
 from seedbed.errors import ConfigError
-from training.config import Config, ObjectiveConfig
+from training.config import Config
+from training.sections import ObjectiveConfig
 from training.tasks.base import Datasets, Task, each_tensor
 from training.tasks.causal_lm import CausalLMTask, DistillationTask
 from training.tasks.classification import ClassificationTask
