@@ -1,4 +1,5 @@
 """The tables of a training configuration; `training.config` puts them together."""
+
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
