@@ -1,4 +1,4 @@
-"""Activation checkpointing under every engine and family: the bits of a run without it, in less memory."""
+"""Activation checkpointing and offloading: the bits of a run without them, in the memory that was planned."""
 
 import hashlib
 from functools import partial
