@@ -68,5 +68,11 @@ class _Loss(nn.Module):
 
 def _sum(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
     """Sums; without a hook, gradients are averaged."""
-    work = dist.all_reduce(bucket.buffer(), async_op=True)
-    return work.get_future().then(lambda future: future.value()[0])
+    gradient = bucket.buffer()
+
+    def summed(future: torch.futures.Future[Any]) -> Tensor:
+        # Raises what the sum raised.
+        future.value()
+        return gradient
+
+    return dist.all_reduce(gradient, async_op=True).get_future().then(summed)

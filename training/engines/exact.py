@@ -148,6 +148,9 @@ def row_squares(gradient: Tensor) -> Tensor:
 
     Element-wise additions alone: a library's sum along rows may go another way for another number of rows.
     """
+    if not gradient.numel():
+        # The part of a rank that has none of this tensor's rows.
+        return gradient.new_zeros(len(gradient), dtype=torch.float64)
     squares = gradient.reshape(gradient.shape[0] if gradient.ndim else 1, -1).double().square()
     while (width := squares.shape[1]) > 1:
         half = width // 2
