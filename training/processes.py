@@ -1,4 +1,4 @@
-"""How a worker process finds its fellows, hears that it should stop, and dies with its parent."""
+"""How a worker process computes, finds its fellows, hears that it should stop, and dies with its parent."""
 
 import contextlib
 import ctypes
@@ -34,6 +34,15 @@ class StopFlag:
 
     def _set(self, *_: Any) -> None:
         self.is_set = True
+
+
+def set_arithmetic() -> None:
+    """The same bits again from the same work, as fast as that goes."""
+    # Denormal numbers in a fresh model's moments make CPU arithmetic several times slower.
+    torch.set_flush_denormal(True)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Fresh memory is written before it is read; filling it first would show where it is not, on every tensor.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def stop_when_parent_dies(parent_pid: int) -> None:

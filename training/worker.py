@@ -14,7 +14,7 @@ from seedbed.errors import EXIT_OTHER, Preempted, SeedbedError
 from training.devices import threads_per_rank
 from training.loop import fit
 from training.out_of_memory import explained, is_out_of_memory
-from training.processes import StopFlag, process_group, stop_when_parent_dies
+from training.processes import StopFlag, process_group, set_arithmetic, stop_when_parent_dies
 from training.recorder import beat
 from training.run_directory import RunDirectory
 from training.trainer import Trainer
@@ -28,9 +28,7 @@ def main() -> int:
     stop = StopFlag()
     stop_when_parent_dies(options.parent_pid)
     run = RunDirectory(Path(options.run_dir))
-    # Denormal numbers in a fresh model's moments make CPU arithmetic several times slower.
-    torch.set_flush_denormal(True)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    set_arithmetic()
     rendezvous = Path(options.rendezvous)
     try:
         config = run.config()

@@ -75,12 +75,12 @@ def one_rank(asked: dict[str, Any]) -> dict[str, float]:
     from training import prepare
     from training.devices import threads_per_rank
     from training.loop import fit
-    from training.processes import StopFlag, process_group
+    from training.processes import StopFlag, process_group, set_arithmetic
     from training.trainer import Trainer
 
     run, _ = prepare.start(asked["recipe"], asked["sets"], Path(asked["run"]))
     config, clock = run.config(), Clock()
-    torch.set_flush_denormal(True)
+    set_arithmetic()
     torch.set_num_threads(threads_per_rank(config.engine))
     with process_group(0, 1, "cpu", run.path / "rendezvous", 600) as group:
         trainer = Trainer(run, group, 0, StopFlag())
