@@ -8,8 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 from data.tokenizers import train_tokenizer
-from seedbed.errors import DataError
-from training.checkpoint.exchange import import_checkpoint
+from seedbed.errors import DataError, UsageError
+from training.checkpoint.exchange import export_checkpoint, import_checkpoint
+from training.checkpoint.layout import resolve
+from training.checkpoint.reader import Checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,8 @@ def test_a_folder_comes_in_and_goes_out_unchanged(folder, tmp_path, seedbed_cli)
     assert seedbed_cli("checkpoint", "verify", "model").code == 0
     outcome = seedbed_cli("export", "model", "back")
     assert outcome.code == 0, outcome.stderr
+    with pytest.raises(UsageError, match="no averages of weights"):
+        export_checkpoint(tmp_path / "model", tmp_path / "averaged", ema=True)
     before, after = (
         load_file(folder / "model.safetensors"),
         load_file(tmp_path / "back" / "model.safetensors"),
@@ -68,6 +72,7 @@ def test_a_trained_run_opens_in_transformers(tmp_path, seedbed_cli):
         "tracking.mlflow": "false",
         "eval.every_steps": 0,
         "engine.num_ranks": 1,
+        "optimizer.ema_decay": 0.5,
     }
     sets = [part for key, value in small.items() for part in ("--set", f"{key}={value}")]
     assert seedbed_cli("train", "gpt-demo", "--run-dir", "r", *sets).code == 0
@@ -76,6 +81,14 @@ def test_a_trained_run_opens_in_transformers(tmp_path, seedbed_cli):
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
     assert model.config.num_hidden_layers == 1
     assert torch.isfinite(model(torch.tensor([[1, 2, 3]])).logits).all()
+    outcome = seedbed_cli("export", "r", "averaged", "--ema")
+    assert outcome.code == 0, outcome.stderr
+    stored = Checkpoint.open(resolve(tmp_path / "r"))
+    for name, kind in (("hf", "model"), ("averaged", "ema")):
+        exported = load_file(tmp_path / name / "model.safetensors")
+        weights = stored.read(f"{kind}/embedding.weight")
+        assert any(torch.equal(values, weights) for values in exported.values())
+    assert not torch.equal(stored.read("ema/embedding.weight"), stored.read("model/embedding.weight"))
 
 
 def test_what_cannot_be_imported_is_named(folder, tmp_path, seedbed_cli):

@@ -66,8 +66,8 @@ def test_a_run_ends_when_validation_no_longer_improves_and_goes_back_to_its_best
     settings = {
         "data.path": dataset, "run.steps": 4, "model.num_layers": 1, "model.width": 16, "model.num_heads": 2,
         "model.context": 32, "batch.micro_batch_size": 2, "batch.tokens_per_step": 128, "optimizer.lr": 1e-12,
-        "optimizer.ema_decay": 0.9, "eval.every_steps": 2, "eval.num_samples": 8, "eval.patience": 2,
-        "eval.min_delta": 0.01, "checkpoint.every_steps": 2, "tracking.mlflow": "false",
+        "engine.num_ranks": 1, "optimizer.ema_decay": 0.9, "eval.every_steps": 2, "eval.num_samples": 8,
+        "eval.patience": 2, "eval.min_delta": 0.01, "checkpoint.every_steps": 2, "tracking.mlflow": "false",
     }  # fmt: skip
     sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     outcome = seedbed_cli("train", "gpt-demo", "--run-dir", "run", *sets)
