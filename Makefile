@@ -9,6 +9,8 @@ TORCH_INDEX ?=
 # More arguments for pytest, such as PYTEST_ARGS="-k checkpoint -x".
 PYTEST_ARGS ?=
 PYTEST := $(BIN)/python -m pytest
+# Most tests wait for processes that they start: two at a time use two cores. A file's tests stay together.
+SIDE_BY_SIDE := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -29,7 +31,7 @@ check: $(STAMP)  ## lint, formatting, types and the rules of the house
 	$(PYTEST) tests/test_architecture.py
 
 test: $(STAMP)  ## the tests that take seconds each
-	$(PYTEST) -m "not long and not chaos" $(PYTEST_ARGS)
+	$(PYTEST) $(SIDE_BY_SIDE) -m "not long and not chaos" $(PYTEST_ARGS)
 
 test-all: $(STAMP)  ## every test, those that take minutes and those that inject faults too
 	$(PYTEST) $(PYTEST_ARGS)
