@@ -1,19 +1,14 @@
 """All engines on real processes: the same gradients, the same curve, and one checkpoint for all."""
 
 import itertools
-import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from seedbed.errors import ConfigError
 from tests.integration.engine_runs import BATCH, MODEL, job, run_jobs, told, train
 from tests.integration.engine_worker import stored
-from training.engines.zero import boxes
-from training.engines.zero_settings import zero_settings
-from training.recipes import make_config
 
 ENGINES = ("ddp", "fsdp", "zero1", "zero2", "zero3")
 USUAL_RATE = 1e-3
