@@ -167,7 +167,7 @@ class Trainer:
             self.saver.abort()
         if not_compiled:
             self._run_eagerly(int(not_compiled), step)
-        loss_mean = loss_sum / weight_sum
+        loss_mean = loss_sum / weight_sum if weight_sum else math.nan
         lr = learning_rate(step, self.config)
         with record_function("seedbed.optimizer"):
             norm = self.engine.step(lr, weight_sum) if math.isfinite(loss_mean) else math.nan

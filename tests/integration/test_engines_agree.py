@@ -25,11 +25,14 @@ def assert_same_state(one: dict[str, torch.Tensor], other: dict[str, torch.Tenso
 
 
 def test_a_run_moves_between_zero_and_fsdp(tmp_path):
-    """Parts that begin and end within rows are put together again, bit for bit."""
-    whole = train(tmp_path / "whole", "fsdp", 1, steps=4, lr=USUAL_RATE)
-    first = train(tmp_path / "first", "zero3", 2, steps=2, lr=USUAL_RATE)
-    second = train(tmp_path / "second", "fsdp", 1, steps=2, first=2, load=first, lr=USUAL_RATE)
+    """Parts that begin and end within rows are put together again, bit for bit; averages of weights too."""
+    settings = {"lr": USUAL_RATE, "optimizer": {"ema_decay": 0.5}}
+    whole = train(tmp_path / "whole", "fsdp", 1, steps=4, **settings)
+    first = train(tmp_path / "first", "zero3", 2, steps=2, **settings)
+    second = train(tmp_path / "second", "fsdp", 1, steps=2, first=2, load=first, **settings)
     assert_same_state(stored(second, "loaded"), stored(first))
+    for name, values in stored(second).items():
+        torch.testing.assert_close(values, stored(whole)[name], atol=1e-5, rtol=0, msg=name)
     assert [*told(first)["losses"], *told(second)["losses"]] == pytest.approx(told(whole)["losses"], abs=1e-6)
     assert told(first)["norms"] == pytest.approx(told(whole)["norms"][:2], rel=1e-4)
 
