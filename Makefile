@@ -39,17 +39,20 @@ test-all: $(STAMP)  ## every test, those that take minutes and those that inject
 test-chaos: $(STAMP)  ## only the tests that inject faults
 	$(PYTEST) -m chaos $(PYTEST_ARGS)
 
-bench: $(STAMP)  ## run every comparison in benchmarks/
-	@set -e; for script in benchmarks/*.py; do \
+bench: $(STAMP)  ## run every comparison in benchmarks/ that needs no GPU
+	@set -e; for script in $(filter-out benchmarks/gpu.py, $(wildcard benchmarks/*.py)); do \
 		if [ -e "$$script" ]; then echo "== $$script" >&2; $(BIN)/python -P "$$script"; fi; \
 	done
 
-peers:  ## create .venv-peers with the other systems that `make bench` compares with
+peers:  ## create the environments of the other systems that `make bench` compares with
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install -q -r benchmarks/peers.txt
+	$(PYTHON) -m venv .venv-train-peers
+	.venv-train-peers/bin/python -m pip install -q $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) torch==2.13.0
+	.venv-train-peers/bin/python -m pip install -q -r benchmarks/train-peers.txt
 
 clean:  ## remove .venv, ./demo, caches and build outputs; runs/ stays
-	rm -rf $(VENV) .venv-peers demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-peers .venv-train-peers demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # With an index of its own, torch comes without its dependencies: they are pinned to releases that

@@ -3,9 +3,9 @@
     python -P benchmarks/train.py [--quick] [--only NAME] [--out FILE]
 
 The peers (transformers, accelerate, litgpt) need an environment of their own: `make peers` creates
-.venv-peers, and $SEEDBED_PEERS may name the Python of another. Without it, the comparison with them is left
-out, and says so. What is compared runs in turn, in processes of its own, and a ratio is one of neighbours in
-time. Threads wait for each other: on a machine that does other work too, figures mean nothing.
+.venv-train-peers, and $SEEDBED_TRAIN_PEERS may name the Python of another. Without it, the comparison with
+them is left out, and says so. What is compared runs in turn, in processes of its own, and a ratio is one of
+neighbours in time. Threads wait for each other: on a machine that does other work too, figures mean nothing.
 """
 
 import argparse

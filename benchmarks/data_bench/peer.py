@@ -4,30 +4,43 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 _REPOSITORY = Path(__file__).parent.parent.parent
 
 
-def peer_python() -> Path | None:
-    """The Python that has the peers: $SEEDBED_PEERS, or .venv-peers/bin/python; None where there is none."""
-    named = os.environ.get("SEEDBED_PEERS", "")
-    python = Path(named) if named else _REPOSITORY / ".venv-peers" / "bin" / "python"
+class Peers(NamedTuple):
+    """An environment that peers share."""
+
+    variable: str
+    """Names its Python."""
+    folder: str
+    """Where `make peers` puts it."""
+
+
+DATA = Peers("SEEDBED_PEERS", ".venv-peers")
+TRAIN = Peers("SEEDBED_TRAIN_PEERS", ".venv-train-peers")
+
+
+def peer_python(peers: Peers = DATA) -> Path | None:
+    """The Python that has them; None where there is none."""
+    named = os.environ.get(peers.variable, "")
+    python = Path(named) if named else _REPOSITORY / peers.folder / "bin" / "python"
     if named and not python.exists():
         raise SystemExit(
-            f"$SEEDBED_PEERS is {named}, which does not exist: name a Python with benchmarks/peers.txt in it"
+            f"${peers.variable} is {named}, which does not exist: name a Python with the peers in it"
         )
     return python if python.exists() else None
 
 
-def run_peer(script: Path, *arguments: str, threads: int = 1) -> dict[str, Any]:
+def run_peer(script: Path, *arguments: str, threads: int = 1, peers: Peers = DATA) -> dict[str, Any]:
     """The JSON document that `script` prints last on stdout, on the cores that this process may use.
 
     Raises RuntimeError, with the end of its stderr, for a script that fails.
     """
-    python = peer_python()
+    python = peer_python(peers)
     if python is None:
-        raise RuntimeError("no environment with the peers: `make peers`, or set $SEEDBED_PEERS")
+        raise RuntimeError(f"no environment with the peers: `make peers`, or set ${peers.variable}")
     variables = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     counts = dict.fromkeys(variables, str(threads))
     environment = {**os.environ, **counts, "TOKENIZERS_PARALLELISM": "false"}

@@ -25,7 +25,7 @@ def run(quick: bool) -> dict[str, Any]:
 
 
 def _compare(form: str, quick: bool) -> dict[str, Any]:
-    from data_bench.peer import peer_python, run_peer
+    from data_bench.peer import TRAIN, peer_python, run_peer
     from data_bench.spread import spread
 
     threads = 1 if quick else len(os.sched_getaffinity(0))
@@ -39,7 +39,7 @@ def _compare(form: str, quick: bool) -> dict[str, Any]:
         "engine.threads_per_rank": threads,
         **({"engine.precision": "auto"} if form != "equal" else {}),
     }
-    peers = PEERS if peer_python() else ()
+    peers = PEERS if peer_python(TRAIN) else ()
     rates: dict[str, list[float]] = {}
     versions = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -50,7 +50,7 @@ def _compare(form: str, quick: bool) -> dict[str, Any]:
                     found = timed_run(Path(folder, str(number)), ours, steps=steps, warm_up=warm_up)
                 else:
                     script = Path(__file__).parent / "peers" / f"{name}.py"
-                    found = run_peer(script, shape, threads=threads)
+                    found = run_peer(script, shape, threads=threads, peers=TRAIN)
                     versions[name] = found["versions"]
                 rates.setdefault(name, []).append(found["tokens_per_s"])
     ratios = {
@@ -60,7 +60,7 @@ def _compare(form: str, quick: bool) -> dict[str, Any]:
     return {
         "threads": threads,
         "tokens_per_s": {name: spread(values) for name, values in rates.items()},
-        "seedbed_over": ratios or "no peers: `make peers`, or set $SEEDBED_PEERS",
+        "seedbed_over": ratios or "no peers: `make peers`, or set $SEEDBED_TRAIN_PEERS",
         "versions": versions,
     }
 
