@@ -38,9 +38,8 @@ import torch
 from models.families import count_parameters, flops_per_token
 from training.devices import Rates, device_rates, memory_bytes
 from training.engines import Group
-from training.engines.torch_engine import blocks_of
+from training.memory_plan import memory_by_part
 from training.objectives import causal_lm, cross_entropy
-from training.plan import memory_by_part
 from training.processes import process_group
 from training.recipes import make_config
 
@@ -202,12 +201,17 @@ def _measure(
             "model": {**shape["model"], "vocab_size": padded},
             "batch": {"tokens_per_step": shape["tokens_per_step"], "micro_batch_size": size},
             "objective": {"num_chunks": asked.chunks},
-            "engine": {"name": asked.engine, "device": asked.device, "precision": PRECISION[asked.device]},
+            "engine": {
+                "name": asked.engine,
+                "device": asked.device,
+                "precision": PRECISION[asked.device],
+                "compile": not asked.eager,
+            },
         }
     )
     counted = config.model.model_copy(update={"vocab_size": shape["tokens"]})
     run = SyntheticRun(config, group, shape["tokens"])
-    with contextlib.nullcontext() if asked.eager else compiled(run.engine.model):
+    with contextlib.nullcontext() if asked.eager else compiled_loss():
         fast = timed(run, asked.steps, group.device)
         with deterministic():
             forms = []
@@ -237,12 +241,8 @@ def _measure(
 
 
 @contextlib.contextmanager
-def compiled(model: torch.nn.Module) -> Iterator[None]:
-    """Block by block, as sharding needs it; and the loss, whose logits in fp32 then exist nowhere."""
-    # There is no fellow to overlap a bucket with, for which a block's graph would be cut.
-    torch._dynamo.config.optimize_ddp = False
-    for block in blocks_of(model):
-        block.compile()
+def compiled_loss() -> Iterator[None]:
+    """Beside the engine's blocks, the loss is compiled: its logits in fp32 then exist nowhere."""
     eager, fused = cross_entropy.cross_entropy, torch.compile(cross_entropy.cross_entropy)
     callers: tuple[Any, ...] = (causal_lm, cross_entropy)
     for module in callers:
