@@ -16,7 +16,9 @@ from models.families import CONFIGS, AnyModelConfig
 from models.families import kind_of as kind_of_model
 from seedbed.files import digest_of
 from training.sections import (
+    ADAMS,
     FLAT,
+    WHOLE,
     BatchConfig,
     CheckpointConfig,
     EngineConfig,
@@ -51,12 +53,12 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
-        if self.engine.name.startswith("zero") and self.tracking.layer_norms:
+        if self.engine.traits.is_zero and self.tracking.layer_norms:
             raise ValueError(
                 f'tracking.layer_norms with engine.name = "{self.engine.name}": gradients are '
                 "DeepSpeed's until the update; set it to 0, or engine.name to fsdp or ddp"
             )
-        if self.engine.name.startswith("zero") and self.optimizer.name not in FLAT:
+        if self.engine.traits.is_zero and self.optimizer.name not in FLAT:
             raise ValueError(
                 f'optimizer.name = "{self.optimizer.name}" with engine.name = "{self.engine.name}": '
                 f"DeepSpeed updates runs of elements, by {', '.join(FLAT)}; take one, or engine.name = fsdp"
@@ -69,10 +71,20 @@ class Config(Section):
         if self.eval.restore_best and not self.checkpoint.keep_best:
             raise ValueError("eval.restore_best needs checkpoint.keep_best = true")
         optimizer = self.optimizer.name
-        if getattr(self.model, "mup_base_width", 0) and optimizer in ("muon", "adafactor", "lamb"):
+        if getattr(self.model, "mup_base_width", 0) and optimizer not in ADAMS:
             raise ValueError(
-                f'model.mup_base_width scales the rates of Adam, but optimizer.name = "{optimizer}" sets the '
-                "length of updates by the tensor; leave it out, or choose another optimizer"
+                f'model.mup_base_width scales rates as Adam needs it, not optimizer.name = "{optimizer}"; '
+                f"leave it out, or take one of {', '.join(ADAMS)}"
+            )
+        if optimizer in WHOLE and self.engine.offload != "none":
+            raise ValueError(
+                f'optimizer.name = "{optimizer}" needs whole tensors on the device, which engine.offload '
+                "moves to the host; leave out one of them"
+            )
+        if optimizer == "rprop" and (self.schedule.name != "constant" or self.schedule.warmup_share):
+            raise ValueError(
+                'optimizer.name = "rprop" finds its own steps and reads a rate in the first one alone; set '
+                'schedule.name = "constant" and schedule.warmup_share = 0'
             )
         if self.tracking.profile and profiled_steps(self.tracking.profile)[-1] > self.run.steps:
             raise ValueError(

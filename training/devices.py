@@ -185,17 +185,29 @@ def _meminfo(name: str) -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)
 
 
+def packages_of(config: Config) -> dict[str, tuple[str, str]]:
+    """Optional packages that a run computes with -> (the setting that needs it, the extra that has it)."""
+    engine, optimizer = config.engine.name, config.optimizer.name
+    found = {}
+    if config.engine.traits.is_zero:
+        found["deepspeed"] = (f'engine.name = "{engine}"', "deepspeed")
+    if optimizer in ("lion", "lamb", "adabound"):
+        found["pytorch_optimizer"] = (f'optimizer.name = "{optimizer}"', "optimizers")
+    return found
+
+
 def resolve_hardware(config: Config) -> Config:
     """The configuration with 'auto' replaced by what this machine gives, so that the choice is recorded.
 
     Raises ConfigError when GPUs are asked for and there are too few, or needed and there are none; or when
     the engine's package is missing.
     """
-    if config.engine.name.startswith("zero") and not find_spec("deepspeed"):
-        raise ConfigError(
-            f"engine.name = {config.engine.name!r} is DeepSpeed's, and deepspeed is not installed here",
-            "pip install 'seedbed[deepspeed]', or set engine.name to fsdp",
-        )
+    for package, (setting, extra) in packages_of(config).items():
+        if not find_spec(package):
+            raise ConfigError(
+                f"{setting} needs the package {package}, which is not installed here",
+                f"pip install 'seedbed[{extra}]', or choose another",
+            )
     if config.engine.device == "cuda":
         import torch
 

@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from functools import partial
-from typing import NamedTuple
 
 from models.accounting import ActivationMemory
 from models.families import activation_memory, block_of, count_parameters, is_hidden_matrix, parameter_shapes
@@ -15,51 +14,32 @@ FLOAT = 4
 """Bytes of a weight, a gradient and a moment."""
 
 
-class Spread(NamedTuple):
-    """Over how many ranks each kind of state is cut."""
-
-    weights: int
-    gradients: int
-    optimizer: int
-
-
 def memory_by_part(config: Config) -> dict[str, int]:
     """Bytes per device at the peak of a step, by part; what is offloaded to the host is not among them.
 
     What is recomputed of one block comes when logits are gone: only what it takes beyond them adds to the
     peak. A memory budget is taken as a share of the way from full checkpointing to none.
     """
-    spread = spread_of(config)
+    traits = config.engine.traits
+    ranks = config.engine.num_ranks // config.engine.replicas
+    shards = {part: ranks if part in traits.cuts else 1 for part in ("weights", "gradients", "optimizer")}
     whole = FLOAT * count_parameters(config.model).total
     activations, kept = _activations(config)
-    gathered = _gathered(config, spread, whole)
-    # ZeRO's optimizer updates a copy of its part of the weights.
-    copies = 1 if config.engine.name.startswith("zero") else 0
+    copies = whole // shards["optimizer"] if traits.is_zero else 0
     parts = {
-        "weights": whole // spread.weights,
-        "gradients": whole // spread.gradients + _whole_gradients(config, spread, whole, gathered),
-        "optimizer": FLOAT * moments(config) // spread.optimizer + copies * whole // spread.optimizer,
+        "weights": whole // shards["weights"],
+        "gradients": whole // shards["gradients"],
+        "optimizer": FLOAT * moments(config) // shards["optimizer"] + copies,
         "exact_sums": _partial_sums(config, whole),
         "activations": kept,
         "recomputation": max(0, activations.recomputed - activations.head),
         "logits": activations.head,
-        "communication": gathered,
+        "communication": _gathered(config, shards["weights"], whole),
     }
-    offloaded = {"none": (), "optimizer": ("optimizer",), "parameters": ("weights", "optimizer")}
+    offloaded = {"none": (), "optimizer": ("optimizer",), "parameters": ("weights", "gradients", "optimizer")}
     parts |= dict.fromkeys(offloaded[config.engine.offload], 0)
+    parts["gradients"] += _unshared_gradients(config, shards["gradients"], whole)
     return {**parts, "total": sum(parts.values())}
-
-
-def spread_of(config: Config) -> Spread:
-    """What the engine cuts, and into how many parts."""
-    ranks = config.engine.num_ranks // config.engine.replicas
-    return {
-        "ddp": Spread(1, 1, 1),
-        "fsdp": Spread(ranks, ranks, ranks),
-        "zero1": Spread(1, 1, ranks),
-        "zero2": Spread(1, ranks, ranks),
-        "zero3": Spread(ranks, ranks, ranks),
-    }[config.engine.name]
 
 
 def moments(config: Config) -> int:
@@ -105,23 +85,24 @@ def _activations(config: Config) -> tuple[ActivationMemory, int]:
     return made, kept
 
 
-def _gathered(config: Config, spread: Spread, whole: int) -> int:
+def _gathered(config: Config, num_shards: int, whole: int) -> int:
     """Bytes of parameters that are gathered for a forward: two blocks, or all that stay for the backward."""
-    if spread.weights == 1:
+    if num_shards == 1:
         return 0
-    if config.engine.name == "fsdp" and not config.engine.reshard_after_forward:
+    if config.engine.traits.gathers and not config.engine.reshard_after_forward:
         return whole
     return 2 * _largest_block_bytes(config)
 
 
-def _whole_gradients(config: Config, spread: Spread, whole: int, gathered: int) -> int:
-    """Bytes of gradients beside a rank's own: until they are shared."""
-    if spread.gradients == 1:
+def _unshared_gradients(config: Config, num_shards: int, whole: int) -> int:
+    """Bytes of gradients beside a rank's own, until they are shared: of two blocks, or, where micro-batches
+    accumulate first, of all."""
+    if num_shards == 1:
         return 0
-    if config.engine.name == "fsdp" and not config.engine.exact:
-        # Micro-batches accumulate without synchronisation.
-        return whole if batch_layout(config).turns > 1 else gathered
-    return gathered or 2 * _largest_block_bytes(config)
+    layout = batch_layout(config)
+    turns = layout.micro_batches_per_leaf if config.engine.exact else layout.turns
+    accumulates = turns > 1 and not config.engine.traits.is_zero
+    return whole if accumulates else 2 * _largest_block_bytes(config)
 
 
 def _partial_sums(config: Config, whole: int) -> int:

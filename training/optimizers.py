@@ -13,7 +13,7 @@ from torch import nn
 
 from models.families import is_hidden_matrix
 from seedbed.errors import ConfigError
-from training.sections import OptimizerConfig
+from training.sections import WHOLE, OptimizerConfig
 
 DECOUPLED = ("adamw", "muon", "adafactor", "lion")
 """Whose weight decay is a share of the weight; that of the others is added to the gradient, LAMB's to the
@@ -25,7 +25,7 @@ MUON_MOMENTUM = 0.95
 
 def needs_whole(config: OptimizerConfig, name: str, num_dims: int) -> bool:
     """Whether the update of parameter `name` is a function of the whole tensor, not element by element."""
-    return config.name in ("adafactor", "lamb") or _is_muons(config, name, num_dims)
+    return (config.name in WHOLE and config.name != "muon") or _is_muons(config, name, num_dims)
 
 
 def _is_muons(config: OptimizerConfig, name: str, num_dims: int) -> bool:

@@ -28,6 +28,11 @@ REMEDIES = {
     "weights": SHARDED,
     "gradients": SHARDED,
     "communication": SHARDED,
+    "exact_sums": (
+        "more engine.num_ranks",
+        "a smaller engine.exact_lanes",
+        "a larger batch.micro_batch_size",
+    ),
     "optimizer": (*SHARDED[:2], 'optimizer.name = "sgd"'),
 }
 """Part of the plan -> three settings that shrink it."""

@@ -68,16 +68,28 @@ def _newest_step(trainer: "Trainer") -> int | None:
 
 def _try_load(trainer: "Trainer", path: Path) -> tuple[Checkpoint | None, str]:
     """(the checkpoint, "") when every rank could load it, else (None, what is damaged on this rank)."""
-    problem, checkpoint = "", None
-    try:
+    checkpoint: Checkpoint | None = None
+
+    def opened() -> None:
+        nonlocal checkpoint
         checkpoint = Checkpoint.open(path)
         for name in trainer.saver.attachments:
             checkpoint.read_file(name)
+
+    def loaded() -> None:
+        assert checkpoint is not None
         trainer.engine.load_state(checkpoint.read)
-    except DamagedError as error:
-        problem = error.message
-    failures = trainer.engine.sum_over_ranks([1.0 if problem else 0.0])[0]
-    return (None, problem) if failures else (checkpoint, "")
+
+    # Loading takes all ranks: one that cannot even open the step must not leave the others to it.
+    for attempt in (opened, loaded):
+        problem = ""
+        try:
+            attempt()
+        except DamagedError as error:
+            problem = error.message
+        if trainer.engine.sum_over_ranks([1.0 if problem else 0.0])[0]:
+            return None, problem
+    return checkpoint, ""
 
 
 def _resumed(trainer: "Trainer", checkpoint: Checkpoint) -> TrainState:

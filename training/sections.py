@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from seedbed.settings import STRICT
+from training.engine_traits import TRAITS, Traits
 
 SCHEDULE: dict[str, Any] = {"kind": "schedule"}
 PLACEMENT: dict[str, Any] = {"kind": "placement"}
@@ -175,17 +176,13 @@ class ScheduleConfig(Section):
     """The last learning rate as a share of the peak."""
 
 
+ADAMS = ("adamw", "adam", "amsgrad", "adabound", "lion")
+"""Optimizers whose update has the size of the rate, whatever the gradient's."""
+WHOLE = ("muon", "adafactor", "lamb")
+"""Optimizers that need whole tensors."""
 FLAT = ("adamw", "adam", "amsgrad", "sgd", "rmsprop", "adadelta", "rprop")
 """Optimizers that update each element by itself, whatever tensor it belongs to, and keep all state by tensor.
 DeepSpeed makes its own Adagrad, without our groups of parameters."""
-
-OFFLOADED: dict[str, tuple[str, ...]] = {
-    "fsdp": ("parameters",),
-    "zero1": ("optimizer",),
-    "zero2": ("optimizer",),
-    "zero3": ("optimizer", "parameters"),
-}
-"""What an engine can keep in the host's memory; with parameters goes all else."""
 
 
 class EngineConfig(Section):
@@ -211,7 +208,7 @@ class EngineConfig(Section):
     replicas: int = Field(1, ge=1, le=1_000_000, json_schema_extra=PLACEMENT)
     """For fsdp: copies of the sharded model, each over num_ranks / replicas ranks (HSDP)."""
     reshard_after_forward: bool = Field(True, json_schema_extra=PLACEMENT)
-    """Free gathered parameters between forward and backward: less memory, more communication."""
+    """For fsdp: free gathered parameters between forward and backward: less memory, more communication."""
     deepspeed: dict[str, Any] = Field({}, json_schema_extra=PLACEMENT)
     """For zero1 to zero3: more of DeepSpeed's own settings. What follows from ours cannot be contradicted."""
     checkpointing: Literal["none", "selective", "full", "budget"] = Field("none", json_schema_extra=PLACEMENT)
@@ -227,6 +224,11 @@ class EngineConfig(Section):
     collect_every: int = Field(50, ge=0, json_schema_extra=PLACEMENT)
     """Steps between collections of Python's garbage, on all ranks at once; 0 leaves them to Python."""
 
+    @property
+    def traits(self) -> Traits:
+        """What the engine cuts, and what goes with it."""
+        return TRAITS[self.name]
+
     @model_validator(mode="after")
     def _possible(self) -> "EngineConfig":
         if self.exact and self.replicas > 1:
@@ -234,19 +236,23 @@ class EngineConfig(Section):
                 "engine.exact = true with engine.replicas > 1: the sum over replicas is the library's, in an "
                 "order that depends on their number; set engine.replicas to 1"
             )
-        if self.exact and self.name not in ("ddp", "fsdp"):
+        if self.exact and self.traits.is_zero:
             raise ValueError(
                 f'engine.exact = true with engine.name = "{self.name}": the sums over ranks are '
                 "DeepSpeed's, in an order that depends on their number; set engine.name to fsdp or ddp"
             )
-        if self.deepspeed and not self.name.startswith("zero"):
+        if self.deepspeed and not self.traits.is_zero:
             raise ValueError(f'engine.deepspeed does nothing for engine.name = "{self.name}"; leave it out')
         if self.exact_lanes and not self.exact:
             raise ValueError("engine.exact_lanes does nothing without engine.exact = true; leave it out")
-        if self.replicas > 1 and self.name != "fsdp":
+        if self.replicas > 1 and not self.traits.replicates:
             raise ValueError(f'engine.replicas belongs to engine.name = "fsdp", not to "{self.name}"')
-        if self.offload != "none" and self.offload not in OFFLOADED.get(self.name, ()):
-            possible = "; ".join(f"{name}: {' or '.join(parts)}" for name, parts in OFFLOADED.items())
+        if self.offload != "none" and self.offload not in self.traits.offloads:
+            possible = "; ".join(
+                f"{name}: {' or '.join(traits.offloads)}"
+                for name, traits in TRAITS.items()
+                if traits.offloads
+            )
             raise ValueError(
                 f'engine.offload = "{self.offload}" with engine.name = "{self.name}"; possible are {possible}'
             )
@@ -266,9 +272,9 @@ class EngineConfig(Section):
             )
         if self.memory_budget < 1 and self.checkpointing != "budget":
             raise ValueError('engine.memory_budget does nothing without engine.checkpointing = "budget"')
-        if self.name == "zero3" and (self.checkpointing == "selective" or self.compile):
+        if self.traits.gathers_within_blocks and (self.checkpointing == "selective" or self.compile):
             raise ValueError(
-                'engine.name = "zero3" gathers parameters within blocks, among the operations that '
+                f'engine.name = "{self.name}" gathers parameters within blocks, among the operations that '
                 "engine.checkpointing = selective and engine.compile would treat as the model's; take fsdp"
             )
         if self.checkpointing == "selective" and self.compile:

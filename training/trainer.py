@@ -25,7 +25,7 @@ from training.datasets import (
     open_datasets,
     training_stream,
 )
-from training.devices import device_rates, memory_bytes
+from training.devices import device_rates, memory_bytes, packages_of
 from training.engines import ENGINES, Engine, Group
 from training.objectives import with_step_weights
 from training.processes import StopFlag
@@ -135,7 +135,8 @@ class Trainer:
             "threads_per_rank": torch.get_num_threads(),
             "device": self.group.device.type,
             "kernels": str(self.engine.compiled or "eager"),
-            "library_versions": library_versions(),
+            "offload": self.config.engine.offload,
+            "library_versions": library_versions(*packages_of(self.config)),
         }
 
     @record_function("seedbed.step")
@@ -224,10 +225,10 @@ class Trainer:
         if self._told_eager:
             return
         self._told_eager = True
-        if self.config.engine.exact and num_failures < self.group.num_ranks:
+        if self.config.engine.exact and (compiled.is_mixed or num_failures < self.group.num_ranks):
             raise TrainingError(
-                f"step {step}: {num_failures} of {self.group.num_ranks} ranks could not compile the model's "
-                f"blocks, and exact mode would not be exact ({compiled.failure})",
+                f"step {step}: {num_failures} of {self.group.num_ranks} ranks could not compile all of the "
+                f"model's blocks, and exact mode would not be exact ({compiled.failure})",
                 "set engine.compile to false, or make all hosts alike",
             )
         message = f"blocks run eagerly, since they cannot be compiled: {compiled.failure}"

@@ -48,6 +48,7 @@ def test_state_comes_back(name, engine_name, exact, tmp_path):
             "model": MODEL,
             "batch": {"tokens_per_step": 16, "micro_batch_size": 2},
             "optimizer": {"name": name, **momentum},
+            "schedule": {"name": "constant", "warmup_share": 0.0},
             "engine": {"name": engine_name, "precision": "fp32", "exact": exact},
         }
     )

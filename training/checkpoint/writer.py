@@ -189,8 +189,8 @@ def _distinct(copies: list[tuple[Shard, Tensor]]) -> list[tuple[str, Tensor]]:
     return named
 
 
-def library_versions() -> dict[str, str]:
-    """Versions of what a run's bits depend on."""
-    return {name: version(name) for name in ("seedbed", "torch", "numpy", "tokenizers")} | {
+def library_versions(*more: str) -> dict[str, str]:
+    """Versions of what a run's bits depend on: always, and of the packages `more`."""
+    return {name: version(name) for name in ("seedbed", "torch", "numpy", "tokenizers", *more)} | {
         "torch_build": torch.__version__
     }

@@ -1,7 +1,8 @@
 """Blocks that are compiled by torch.compile, or run eagerly where that cannot be.
 
-Each block is compiled by itself: all of one kind share one compilation, and what an engine does between them
-(gathering parameters, sharing gradients) stays outside. Only training is: its batches have one shape.
+Each block is compiled by itself: all that are alike share one compilation (those of another rate of
+stochastic depth are not), and what an engine does between them (gathering parameters, sharing gradients)
+stays outside. Only training is compiled: its batches have one shape.
 """
 
 from collections.abc import Iterable
@@ -23,10 +24,15 @@ class CompiledBlocks:
         self.memory_budget = memory_budget
         self.failure = ""
         """Why blocks run eagerly; empty while they are compiled."""
+        self.is_mixed = False
+        """Some ran compiled before the failure."""
+        self._succeeded = False
         # Buckets of gradients are cut within DistributedDataParallel; blocks are smaller already.
         torch._dynamo.config.optimize_ddp = False
+        blocks = list(blocks)
         # A block beyond the limit of compilations would run eagerly without a word.
         torch._dynamo.config.fail_on_recompile_limit_hit = True
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * len(blocks))
         torch._functorch.config.activation_memory_budget = memory_budget
         for block in blocks:
             compiled = torch.compile(block.forward, dynamic=False)
@@ -35,9 +41,13 @@ class CompiledBlocks:
     def _forward(self, block: nn.Module, eager: Any, compiled: Any, *inputs: Any, **named: Any) -> Any:
         if block.training and not self.failure:
             try:
-                return compiled(*inputs, **named)
+                output = compiled(*inputs, **named)
             except (TorchDynamoException, FailOnRecompileLimitHit) as error:
                 self.failure = str(error).strip().split("\n")[0]
+                self.is_mixed = self._succeeded
+            else:
+                self._succeeded = True
+                return output
         return eager(*inputs, **named)
 
     def __str__(self) -> str:

@@ -22,7 +22,8 @@ from training.config import Config
 from training.engines.base import Draw, Group
 from training.engines.exact import use_exact_reduction
 from training.engines.ownership import Owners, OwnersOfCopies, OwnersOfShards
-from training.engines.torch_engine import TorchEngine, blocks_of
+from training.engines.rank_engine import blocks_of
+from training.engines.torch_engine import TorchEngine
 from training.objectives import LossSum, Objective
 
 

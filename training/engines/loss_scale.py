@@ -17,7 +17,7 @@ GROWTH_STEPS = 2000
 
 
 class LossScale:
-    """Of the mean loss; sums over a step of about `unit` tokens are multiplied by `factor`."""
+    """Of the mean loss; sums over a step whose weight is about `unit` are multiplied by `factor`."""
 
     def __init__(self, unit: int) -> None:
         self._unit = 2.0 ** (unit - 1).bit_length()

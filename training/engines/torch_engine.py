@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -18,21 +18,18 @@ from models.families import learning_rate_scale
 from training.batch_layout import batch_layout
 from training.config import Config
 from training.engines.base import Draw, Group, ReadShard, Shard
-from training.engines.compiled import CompiledBlocks
 from training.engines.exact import ExactReduction, row_squares
 from training.engines.layer_norms import LayerNorms
 from training.engines.ownership import Owners
-from training.engines.rank_engine import RankEngine
-from training.engines.recompute import recompute
+from training.engines.rank_engine import RankEngine, fill, prepare_blocks
 from training.objectives import LossSum, Objective
 from training.optimizers import make_optimizer, needs_whole
-from training.sections import EngineConfig
 
 STEP = "optimizer/step"
 """How often an optimizer has stepped that counts for all parameters at once."""
 
 
-class TorchEngine(RankEngine, ABC):
+class TorchEngine(RankEngine):
     """See `training.engines.base.Engine`; a subclass spreads the model, and has ranks share gradients."""
 
     splits_parameters: ClassVar[bool]
@@ -232,14 +229,6 @@ class TorchEngine(RankEngine, ABC):
         with self._autocast():
             yield
 
-    @contextlib.contextmanager
-    def averaged(self) -> Iterator[None]:
-        self._swap_averages()
-        try:
-            yield
-        finally:
-            self._swap_averages()
-
     @torch.no_grad()
     def _swap_averages(self) -> None:
         for average, (_, parameter) in zip(self._averages, self._parameters, strict=False):
@@ -315,21 +304,6 @@ class TorchEngine(RankEngine, ABC):
         self._forget_gradients()
 
 
-def prepare_blocks(model: nn.Module, config: EngineConfig) -> CompiledBlocks | None:
-    """Have the blocks of a model compiled, and keep no more than they should, before it is spread."""
-    compiled = CompiledBlocks(blocks_of(model), config.memory_budget) if config.compile else None
-    # Outside what is compiled: recomputing then repeats the same kernels.
-    if config.checkpointing in ("selective", "full"):
-        recompute(blocks_of(model), config.checkpointing)
-    return compiled
-
-
-def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """The layers of every stack: a decoder's, an encoder's, or those of both halves of a T5."""
-    stacks = (module for name, module in model.named_modules() if name.split(".")[-1] == "blocks")
-    return [block for stack in stacks for block in stack.children()]
-
-
 def local_part(tensor: Tensor | None) -> tuple[Tensor, tuple[int, ...], tuple[int, ...]]:
     """(what this rank holds, global shape, where it begins) of a tensor, sharded or not."""
     assert tensor is not None
@@ -337,9 +311,3 @@ def local_part(tensor: Tensor | None) -> tuple[Tensor, tuple[int, ...], tuple[in
         return tensor.detach(), tuple(tensor.shape), (0,) * tensor.ndim
     _, offsets = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
     return tensor.to_local().detach(), tuple(tensor.shape), tuple(offsets)
-
-
-def fill(shard: Shard, read: ReadShard) -> None:
-    """Give a shard its stored values."""
-    with torch.no_grad():
-        shard.local.copy_(read(shard.name, shard.global_shape, shard.offsets, tuple(shard.local.shape)))

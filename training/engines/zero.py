@@ -7,7 +7,7 @@ boxes that make up its run of elements, so that a checkpoint needs no communicat
 import contextlib
 import math
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, Self
@@ -15,13 +15,12 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from models.families import learning_rate_scale
-from seedbed.errors import ConfigError
 from training.config import Config
 from training.engines.base import Draw, Group, ReadShard, Shard
-from training.engines.rank_engine import RankEngine
-from training.engines.torch_engine import fill, prepare_blocks
+from training.engines.rank_engine import RankEngine, fill, prepare_blocks
 from training.engines.zero_settings import zero_settings
 from training.objectives import LossSum, Objective
 from training.optimizers import make_optimizer
@@ -40,7 +39,7 @@ class Part(NamedTuple):
         return values.detach().narrow(0, self.offset, self.size)
 
 
-class ZeroEngine(RankEngine, ABC):
+class ZeroEngine(RankEngine):
     """See `training.engines.base.Engine`; the arithmetic of a step is DeepSpeed's and torch's."""
 
     stage: ClassVar[int]
@@ -96,9 +95,10 @@ class ZeroEngine(RankEngine, ABC):
     def micro_batch(self, objective: Objective, batch: Any, *, last: bool) -> tuple[Tensor, Tensor]:
         self._engine.train()
         self._engine.set_gradient_accumulation_boundary(last)
-        with self._autocast():
-            loss = LossSum(*self._engine(lambda model: tuple(objective.loss(model, batch))))
-        self._engine.backward(self._scaled(loss.total), scale_wrt_gas=False)
+        with record_function("seedbed.forward"):
+            loss = LossSum(*self._engine(self._autocast(), lambda model: tuple(objective.loss(model, batch))))
+        with record_function("seedbed.backward"):
+            self._engine.backward(self._scaled(loss.total), scale_wrt_gas=False)
         return loss.total.detach(), loss.weight
 
     def step(self, lr: float, total_weight: float) -> float:
@@ -121,7 +121,7 @@ class ZeroEngine(RankEngine, ABC):
         return norm
 
     def watch(self) -> None:
-        raise ConfigError("tracking.layer_norms: DeepSpeed keeps gradients to itself", "set it to 0")
+        raise NotImplementedError("refused by the configuration: gradients are DeepSpeed's until the update")
 
     @torch.no_grad()
     def evaluate(self, objective: Objective, batch: Any) -> dict[str, LossSum]:
@@ -133,16 +133,7 @@ class ZeroEngine(RankEngine, ABC):
 
     def _infer(self, run: Callable[[nn.Module], Any]) -> Any:
         self._engine.eval()
-        with self._autocast():
-            return self._engine(run)
-
-    @contextlib.contextmanager
-    def averaged(self) -> Iterator[None]:
-        self._swap_averages()
-        try:
-            yield
-        finally:
-            self._swap_averages()
+        return self._engine(self._autocast(), run)
 
     def _swap_averages(self) -> None:
         for name, part in self._parts():
@@ -176,22 +167,11 @@ class ZeroEngine(RankEngine, ABC):
             yield Shard(key, box.view(extent), shape, offsets)
 
     def load_state(self, read: ReadShard, *, optimizer: bool = True, keep: Collection[str] = ()) -> None:
-        if optimizer:
-            self._create_optimizer_state()
-        for name, part in self._parts():
-            if name in keep:
-                continue
-            shards = [*self._boxes(f"model/{name}", name, part, part.of(part.updated))]
-            for moment, value in self._optimizer.state[part.updated].items() if optimizer else ():
-                key = f"optimizer/{name}/{moment}"
-                shards += (
-                    self._boxes(key, name, part, part.of(value))
-                    if value.ndim
-                    else [Shard(key, value, (), ())]
-                )
-            for shard in shards:
-                fill(shard, read)
-        self._publish()
+        try:
+            self._fill(read, optimizer, keep)
+        finally:
+            # All ranks take part, also when one of them met a damaged file.
+            self._publish()
         if not optimizer:
             self._begin_averages()
             return
@@ -200,6 +180,22 @@ class ZeroEngine(RankEngine, ABC):
                 fill(shard, read)
         for shard in self._loss_scale.state() if self._loss_scale else ():
             fill(shard, read)
+
+    def _fill(self, read: ReadShard, optimizer: bool, keep: Collection[str]) -> None:
+        if optimizer:
+            self._create_optimizer_state()
+        for name, part in self._parts():
+            if name in keep:
+                continue
+            shards = [*self._boxes(f"model/{name}", name, part, part.of(part.updated))]
+            for moment, value in self._optimizer.state[part.updated].items() if optimizer else ():
+                key = f"optimizer/{name}/{moment}"
+                if value.ndim:
+                    shards += self._boxes(key, name, part, part.of(value))
+                else:
+                    shards.append(Shard(key, value, (), ()))
+            for shard in shards:
+                fill(shard, read)
 
     @torch.no_grad()
     def _create_optimizer_state(self) -> None:
@@ -295,14 +291,20 @@ class Zero3Engine(ZeroEngine):
 
 
 class _Run(nn.Module):
-    """What DeepSpeed wraps: whatever an objective calls of the model runs within `forward`."""
+    """What DeepSpeed wraps: whatever an objective calls of the model runs within `forward`.
+
+    Autocast is entered here, since DeepSpeed turns off one that it finds on.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, run: Callable[[nn.Module], Any]) -> Any:
-        return run(self.model)
+    def forward(
+        self, autocast: contextlib.AbstractContextManager[object], run: Callable[[nn.Module], Any]
+    ) -> Any:
+        with autocast:
+            return run(self.model)
 
 
 def boxes(shape: tuple[int, ...], start: int, stop: int) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:

@@ -26,10 +26,9 @@ def zero_settings(config: Config, stage: int) -> dict[str, Any]:
         ),
     }
     host = {"device": "cpu", "pin_memory": config.engine.device == "cuda"}
-    if config.engine.offload != "none":
-        zero["offload_optimizer"] = host
-    if config.engine.offload == "parameters":
-        zero["offload_param"] = host
+    offloaded = {"none": (), "optimizer": ("optimizer",), "parameters": ("optimizer", "param")}
+    for part in ("optimizer", "param"):
+        zero[f"offload_{part}"] = host if part in offloaded[config.engine.offload] else {"device": "none"}
     derived: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": layout.micro_batch_size,
         "gradient_accumulation_steps": layout.turns,
@@ -41,6 +40,7 @@ def zero_settings(config: Config, stage: int) -> dict[str, Any]:
         # Precision is our autocast, and losses are in our records.
         "fp16": {"enabled": False},
         "bf16": {"enabled": False},
+        "torch_autocast": {"enabled": False},
         "steps_per_print": None,
     }
     return _merged(derived, given, "engine.deepspeed")
