@@ -14,9 +14,11 @@ from seedbed.errors import (
     EXIT_PREEMPTED,
     EXIT_TRAINING,
     EXIT_USAGE,
+    DataError,
     Preempted,
     SeedbedError,
     TrainingError,
+    UsageError,
 )
 from training.checkpoint.layout import list_steps
 from training.config import Config
@@ -34,6 +36,8 @@ SAME_REQUEST_S = 1.0
 LAST_WORDS_S = 2.0
 # Nothing is gained by running these again: the same thing would happen.
 FINAL_CODES = (EXIT_OK, EXIT_USAGE, EXIT_DATA, EXIT_TRAINING, EXIT_PREEMPTED)
+# What a worker that ended with one of them has raised.
+RAISED = {kind.exit_code: kind for kind in (UsageError, DataError, TrainingError)}
 
 
 @dataclass(frozen=True)
@@ -189,13 +193,11 @@ class Supervisor:
         return float(read_json(self.run.heartbeat_path(_rank_of(worker))).get("failed_at", float("inf")))
 
     def _raise_if_final(self, worker: Worker, code: int) -> None:
-        if code in FINAL_CODES and code != EXIT_PREEMPTED:
+        if code in RAISED:
             rank = _rank_of(worker)
             words = read_json(self.run.heartbeat_path(rank)).get("error", "")
             message, _, fix = words.partition("\n  fix: ")
-            error = SeedbedError(message or _death(worker, code), fix or f"read {self.run.log_path(rank)}")
-            error.exit_code = code
-            raise error
+            raise RAISED[code](message or _death(worker, code), fix or f"read {self.run.log_path(rank)}")
         if self._stop_requests or code == EXIT_PREEMPTED:
             raise self._stopped()
 
