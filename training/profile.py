@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from seedbed.errors import Preempted
 from training.recorder import Recorder
 from training.sections import profiled_steps
 
@@ -18,13 +19,16 @@ ROWS = 40
 
 
 class Profiler:
-    """Records the steps of `tracking.profile`, and writes what it saw after the last of them."""
+    """Records the steps of `tracking.profile`, and writes what it saw after the last of them.
+
+    A run that ends before that leaves what there is; one that fails leaves nothing: its error cannot wait.
+    """
 
     def __init__(self, steps: str, recorder: Recorder, device: torch.device) -> None:
         self.steps = profiled_steps(steps) if steps and recorder.rank == 0 else range(0)
         self._recorder, self._device = recorder, device
         self._profile: Any = None
-        self._first = 0
+        self._first = self._last = 0
 
     def __enter__(self) -> "Profiler":
         return self
@@ -40,14 +44,22 @@ class Profiler:
 
     def after(self, step: int) -> None:
         """To be called after it."""
+        self._last = step
         if self._profile is not None and step + 1 not in self.steps:
-            self._profile.stop()
-            self._write(step)
-            self._profile = None
+            self._end()
 
-    def __exit__(self, *_: object) -> None:
-        if self._profile is not None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if self._profile is None:
+            return
+        if error is None or isinstance(error, Preempted):
+            self._end()
+        else:
             self._profile.stop()
+
+    def _end(self) -> None:
+        self._profile.stop()
+        self._write(self._last)
+        self._profile = None
 
     def _write(self, last: int) -> None:
         folder = self._recorder.run.path / "profile"

@@ -151,15 +151,16 @@ class Trainer:
         if watched:
             self.engine.watch()
         losses, weights = self._micro_batches(batches, state.position)
-        own = [
-            float(self.stop.is_set),
-            float(bool(self.saver.own_failure)),
-            float(bool(self.engine.compiled and self.engine.compiled.failure)),
-            *as_floats(digest),
-            *as_numbers(losses),
-            *as_numbers(weights),
-        ]
         with record_function("seedbed.ranks"):
+            own = [
+                float(self.stop.is_set),
+                float(bool(self.saver.own_failure)),
+                float(bool(self.engine.compiled and self.engine.compiled.failure)),
+                *as_floats(digest),
+                # Numbers are fetched once the device has computed them: a wait like that for other ranks.
+                *as_numbers(losses),
+                *as_numbers(weights),
+            ]
             stopping, save_failures, not_compiled, *sums = self.engine.sum_over_ranks(own)
         num, digests = self.layout.num_micro_batches, sums[: -2 * self.layout.num_micro_batches]
         # In one order, whoever computed them.

@@ -2,6 +2,16 @@
 
 import json
 
+import pytest
+import torch
+from torch.profiler import record_function
+
+from seedbed.errors import Preempted, TrainingError
+from training.profile import Profiler
+from training.recipes import load_config
+from training.recorder import Recorder
+from training.run_directory import RunDirectory
+
 SMALL = {
     "model.num_layers": 1, "model.width": 32, "model.num_heads": 2, "model.context": 16,
     "batch.micro_batch_size": 2, "batch.tokens_per_step": 64, "run.steps": 4, "eval.every_steps": 0,
@@ -29,3 +39,26 @@ def test_the_time_of_chosen_steps_is_written_down(tmp_path, seedbed_cli):
     assert any(event.get("name") == "seedbed.backward" for event in trace["traceEvents"])
     late = seedbed_cli("train", "--resume", "run", "--profile", "4:6", "--set", "run.steps=6")
     assert (late.code, "trained up to step 4 already" in late.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("end", "written"),
+    [(None, True), (Preempted("stopped"), True), (TrainingError("not finite"), False)],
+)
+def test_a_run_that_ends_among_the_chosen_steps_leaves_what_there_is(tmp_path, end, written):
+    """A user's patience, or the run's, would cost the profile without a word."""
+    recorder = Recorder(RunDirectory(tmp_path), load_config("gpt-demo"), rank=0, attempt=0)
+    try:
+        with Profiler("2:9", recorder, torch.device("cpu")) as profiler:
+            for step in (1, 2, 3):
+                profiler.before(step)
+                with record_function("seedbed.step"):
+                    torch.ones(2) + 1
+                profiler.after(step)
+            if end:
+                raise end
+    except (Preempted, TrainingError) as error:
+        assert error is end
+    names = {path.name for path in tmp_path.glob("profile/*")}
+    assert names == ({"steps-2-3.txt", "steps-2-3.trace.json"} if written else set())
+    assert ("profile of steps 2 to 3" in "".join(p.read_text() for p in tmp_path.glob("*.jsonl"))) == written
