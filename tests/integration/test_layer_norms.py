@@ -3,9 +3,12 @@
 import math
 
 import pytest
+import torch
+from torch import nn
 
 from models.families import block_of, initial_values, parameter_shapes
 from tests.integration.engine_runs import MODEL, told, train
+from training.engines.layer_norms import LayerNorms
 from training.recipes import make_config
 
 
@@ -28,3 +31,19 @@ def test_norms_are_those_of_the_whole_model_on_any_ranks(tmp_path):
         values = initial_values(name, 0, math.prod(shape), model, 5)
         squares[block_of(name) or "outside blocks"] += (values.astype(float) ** 2).sum()
     assert layers["weights"] == pytest.approx({layer: value**0.5 for layer, value in squares.items()})
+
+
+def test_a_norm_that_is_not_finite_is_null():
+    """Infinity is no JSON: a step that fp16 skips would leave a row that other programs refuse."""
+    model = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(2, 2)])})
+    names = [name for name, _ in model.named_parameters()]
+    gradients = [torch.full((2, 2), torch.inf), None]
+    norms = LayerNorms(model, names).end(
+        list(model.parameters()), gradients, 4.0, lambda values: values, lambda values: values
+    )
+    assert norms["gradients"] == {"blocks.0": None}
+    assert norms["weights"]["blocks.0"] > 0
+    norms = LayerNorms(model, names).end(
+        list(model.parameters()), [torch.ones(2, 2), None], 4.0, lambda values: values, lambda values: values
+    )
+    assert norms["gradients"] == {"blocks.0": 0.5}

@@ -57,8 +57,9 @@ class Engine(Protocol):
     model: nn.Module
     compiled: CompiledBlocks | None
     """With `engine.compile`: what became of it."""
-    layer_norms: dict[str, dict[str, float]]
-    """Of the last step that was watched: `weights`, `gradients` or `activations` -> layer -> norm."""
+    layer_norms: dict[str, dict[str, float | None]]
+    """Of the last step that was watched: `weights`, `gradients` or `activations` -> layer -> norm, None where
+    that is not finite."""
 
     @property
     def loss_scale(self) -> float | None:

@@ -4,6 +4,7 @@ Norms of weights and gradients are roots of sums of squares over all their parts
 root mean square of what a block gives, over all elements of the step's micro-batches.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -46,10 +47,14 @@ class LayerNorms:
         self,
         weights: list[Tensor],
         gradients: list[Tensor | None],
+        total_weight: float,
         sum_over_parts: Callable[[Tensor], Tensor],
         sum_over_ranks: Callable[[list[float]], list[float]],
-    ) -> dict[str, dict[str, float]]:
-        """`weights`, `gradients`, `activations` -> layer -> its norm; tensors are this rank's parts."""
+    ) -> dict[str, dict[str, float | None]]:
+        """`weights`, `gradients`, `activations` -> layer -> its norm, None where that is not finite.
+
+        Tensors are this rank's parts; gradients are those of losses that `total_weight` is yet to divide.
+        """
         for hook in self._hooks:
             hook.remove()
         squares = torch.stack([self._squares(weights), self._squares(gradients)])
@@ -60,9 +65,9 @@ class LayerNorms:
             for total, number in zip(flat[::2], flat[1::2], strict=True)
         ]
         return {
-            "weights": dict(zip(self._layers, of_weights, strict=True)),
-            "gradients": dict(zip(self._layers, of_gradients, strict=True)),
-            "activations": dict(zip(self._sums, means, strict=True)),
+            "weights": _by_layer(self._layers, of_weights),
+            "gradients": _by_layer(self._layers, [norm / total_weight for norm in of_gradients]),
+            "activations": _by_layer(self._sums, means),
         }
 
     def _squares(self, parts: list[Any]) -> Tensor:
@@ -72,3 +77,8 @@ class LayerNorms:
             if part is not None:
                 squares[self._layers.index(layer)] += part.double().square().sum()
         return squares
+
+
+def _by_layer(layers: Iterable[str], norms: list[float]) -> dict[str, float | None]:
+    """JSON has no word for what is not finite."""
+    return {layer: norm if math.isfinite(norm) else None for layer, norm in zip(layers, norms, strict=True)}

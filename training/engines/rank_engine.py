@@ -26,7 +26,7 @@ class RankEngine(ABC):
         self.model = model
         self.group = group
         self.compiled: CompiledBlocks | None = None
-        self.layer_norms: dict[str, dict[str, float]] = {}
+        self.layer_norms: dict[str, dict[str, float | None]] = {}
         self.precision = config.engine.precision
         self._draw = draw
         self._config = config.optimizer

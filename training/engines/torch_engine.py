@@ -151,9 +151,10 @@ class TorchEngine(RankEngine):
         self.layer_norms = self._watch.end(
             [local_part(parameter)[0] for _, parameter in self._parameters],
             [
-                None if parameter.grad is None else local_part(parameter.grad)[0] / total_weight
+                None if parameter.grad is None else local_part(parameter.grad)[0]
                 for _, parameter in self._parameters
             ],
+            total_weight,
             self._sum_over_parts,
             self.sum_over_ranks,
         )
