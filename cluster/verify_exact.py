@@ -5,20 +5,17 @@ says what that costs.
 """
 
 import statistics
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cluster.output import note
+from cluster.trial import run_trial, trial_assignments, trial_folder
 from seedbed.errors import TrainingError, UsageError
-from training import prepare
 from training.checkpoint.layout import resolve
 from training.checkpoint.reader import Checkpoint
 from training.devices import threads_per_rank
-from training.metrics import surviving_rows
 from training.recipes import load_config
-from training.supervisor import Supervisor
 
 STEPS = 6
 
@@ -34,9 +31,14 @@ class Layout(NamedTuple):
 def verify_exact(recipe: str, assignments: Sequence[str]) -> dict[str, Any]:
     """The hash and the speed of every layout, and what exact mode costs on the recipe's own.
 
-    Raises TrainingError when two hashes differ.
+    Raises TrainingError when two hashes differ, UsageError when the recipe's engine has no exact mode.
     """
     engine = load_config(recipe, assignments).engine
+    if engine.name.startswith("zero"):
+        raise UsageError(
+            f'exact mode goes without engine.name = "{engine.name}": the sums over ranks are DeepSpeed\'s',
+            "--set engine.name=fsdp, or ddp",
+        )
     if engine.replicas > 1:
         raise UsageError("exact mode goes without engine.replicas", "leave it out")
     ranks = max(2, engine.num_ranks)
@@ -44,16 +46,11 @@ def verify_exact(recipe: str, assignments: Sequence[str]) -> dict[str, Any]:
     plain = Layout(engine.name, ranks, exact=False)
     layouts = [Layout("fsdp", 1), Layout("ddp", ranks), Layout("fsdp", ranks), plain]
     rows = []
-    with tempfile.TemporaryDirectory(prefix="seedbed-verify-") as folder:
+    with trial_folder(Path("runs")) as folder:
         for number, layout in enumerate(layouts):
             note(f"== {layout.engine} on {layout.num_ranks} rank(s), {'exact' if layout.exact else 'plain'}")
-            found = _run(
-                recipe,
-                [*assignments, f"engine.threads_per_rank={threads}"],
-                layout,
-                Path(folder, str(number)),
-            )
-            rows.append({**layout._asdict(), **found})
+            values = layout_assignments([*assignments, f"engine.threads_per_rank={threads}"], layout)
+            rows.append({**layout._asdict(), **_run(recipe, values, folder / str(number))})
     hashes = {row["hash"] for row in rows if row["exact"]}
     if len(hashes) > 1:
         shown = ", ".join(
@@ -68,24 +65,22 @@ def verify_exact(recipe: str, assignments: Sequence[str]) -> dict[str, Any]:
     return {"recipe": recipe, "steps": STEPS, "hash": hashes.pop(), "layouts": rows, "cost": cost}
 
 
-def _run(recipe: str, assignments: list[str], layout: Layout, path: Path) -> dict[str, Any]:
-    """One run in an empty folder: its hash, and the median time of its steps but the first."""
+def layout_assignments(assignments: Sequence[str], layout: Layout) -> list[str]:
+    """`assignments` of a recipe for a few steps on a layout."""
     settings = {
         "engine.name": layout.engine,
         "engine.num_ranks": layout.num_ranks,
         "engine.exact": str(layout.exact).lower(),
-        "run.steps": STEPS,
-        "eval.every_steps": 0,
-        "checkpoint.every_steps": STEPS,
-        "tracking.mlflow": "false",
+        # Not every engine can, and where tensors lie is no part of the arithmetic's order.
+        "engine.offload": "none",
         **({} if layout.exact else {"engine.exact_lanes": 0}),
     }
-    run, _ = prepare.start(
-        recipe, [*assignments, *(f"{name}={value}" for name, value in settings.items())], path
-    )
-    with run.lock() as lock:
-        Supervisor(run, lock).supervise()
-    steps = [row["step_s"] for row in surviving_rows(path) if row["kind"] == "train"]
+    return trial_assignments(assignments, STEPS, settings)
+
+
+def _run(recipe: str, assignments: Sequence[str], path: Path) -> dict[str, Any]:
+    """One run in an empty folder: its hash, and the median time of its steps but the first."""
+    steps = [row["step_s"] for row in run_trial(recipe, assignments, path)]
     checkpoint = Checkpoint.open(resolve(path))
     return {"hash": checkpoint.hash(optimizer=True), "step_s": statistics.median(steps[1:])}
 

@@ -157,7 +157,7 @@ def _micro_batch_size(path: Path, recipe: str, sets: list[str]) -> int:
 
     if is_run(path):
         return RunDirectory(path).config().batch.micro_batch_size
-    return largest_micro_batch(recipe, sets)
+    return largest_micro_batch(recipe, sets, path.parent)
 
 
 def _check_ahead(profile: str, run: Path) -> None:
