@@ -15,27 +15,28 @@ def read_events(run_dir: Path) -> list[dict[str, Any]]:
 def surviving_rows(run_dir: Path) -> list[dict[str, Any]]:
     """Rows of `metrics.jsonl` whose steps are part of the final weights.
 
-    A later attempt that began from step s undoes what earlier attempts did after s.
+    A later attempt that began from step s undoes what earlier attempts did after s; going back to the best
+    step undoes what all attempts until then did after it.
     """
-    starts = [
-        (int(event["attempt"]), int(event["from_step"]))
-        for event in read_events(run_dir)
-        if event.get("kind") == "attempt_started" and {"attempt", "from_step"} <= event.keys()
+    limits = _limits(read_events(run_dir))
+    return [
+        row
+        for row in read_lines(run_dir / "metrics.jsonl")
+        if {"kind", "step"} <= row.keys()
+        and all(int(row.get("attempt", 0)) >= first or int(row["step"]) <= step for first, step in limits)
     ]
-    earliest_later: dict[int, int] = {}
-    lowest: int | None = None
-    for attempt, from_step in sorted(starts, reverse=True):
-        if lowest is not None:
-            earliest_later[attempt] = lowest
-        lowest = from_step if lowest is None else min(lowest, from_step)
-    rows = []
-    for row in read_lines(run_dir / "metrics.jsonl"):
-        if not {"kind", "step"} <= row.keys():
-            continue
-        limit = earliest_later.get(int(row.get("attempt", 0)))
-        if limit is None or int(row.get("step", 0)) <= limit:
-            rows.append(row)
-    return rows
+
+
+def _limits(events: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    """(attempt, step): attempts before that one count up to that step, where no other says less."""
+    limits, attempt = [], 0
+    for event in events:
+        if event.get("kind") == "attempt_started" and {"attempt", "from_step"} <= event.keys():
+            attempt = int(event["attempt"])
+            limits.append((attempt, int(event["from_step"])))
+        elif event.get("kind") == "best_restored" and "step" in event:
+            limits.append((attempt + 1, int(event["step"])))
+    return limits
 
 
 def working_seconds(run_dir: Path, now: float) -> float:

@@ -32,6 +32,21 @@ def test_rows_that_were_undone_do_not_count(tmp_path):
     assert productive_seconds(surviving_rows(tmp_path)) == 5
 
 
+def test_steps_after_the_best_that_was_gone_back_to_do_not_count_until_trained_again(tmp_path):
+    """The summary would tell of step 6 of a run whose weights are those of step 2."""
+    event(tmp_path, "attempt_started", 0, attempt=1, from_step=0)
+    for number in range(1, 7):
+        step(tmp_path, 1, number, 0)
+    event(tmp_path, "best_restored", 0, step=2)
+    assert [row["step"] for row in surviving_rows(tmp_path)] == [1, 2]
+    event(tmp_path, "attempt_started", 0, attempt=2, from_step=2)
+    for number in range(3, 6):
+        step(tmp_path, 2, number, 0)
+    assert [(row["attempt"], row["step"]) for row in surviving_rows(tmp_path)] == [
+        (1, 1), (1, 2), (2, 3), (2, 4), (2, 5),
+    ]  # fmt: skip
+
+
 def test_the_time_between_a_stop_and_a_resume_is_not_the_runs(tmp_path):
     """A run resumed after a weekend would report a goodput of nothing."""
     weekend = 172_800
