@@ -15,15 +15,17 @@ if TYPE_CHECKING:
 
 
 def count(state: TrainState, settings: EvalConfig) -> bool:
-    """Count the validation of the current step; whether it improved on those before it."""
+    """Count the validation of the current step; whether its loss is the least so far, by however little."""
     if state.validated is None:
         return False
-    improved = state.least is None or state.validated < state.least - settings.min_delta
-    if improved:
+    if state.least is None or state.validated < state.least - settings.min_delta:
         state.least, state.num_stale = state.validated, 0
     else:
         state.num_stale += 1
-    return improved
+    is_lowest = state.lowest is None or state.validated < state.lowest
+    if is_lowest:
+        state.lowest = state.validated
+    return is_lowest
 
 
 def out_of_patience(state: TrainState, settings: EvalConfig) -> bool:

@@ -27,13 +27,13 @@ def fit(trainer: Trainer) -> None:
             garbage.after(state.step)
             last = state.step == config.run.steps
             due = config.eval.every_steps and (last or state.step % config.eval.every_steps == 0)
-            improved = False
-            # What patience counts is not to depend on when a run was stopped.
-            if due and (not stopping or config.eval.patience):
+            is_lowest = False
+            # What patience counts, and which step is the best, is not to depend on when a run was stopped.
+            if due and (not stopping or config.eval.patience or config.eval.restore_best):
                 validate(trainer, state)
-                improved = count(state, config.eval)
+                is_lowest = count(state, config.eval)
                 last = last or out_of_patience(state, config.eval)
-            keeps = improved and config.eval.restore_best
+            keeps = is_lowest and config.eval.restore_best
             if stopping or last or keeps or state.step % config.checkpoint.every_steps == 0:
                 trainer.save(state)
             if stopping and not last:

@@ -93,13 +93,15 @@ def _try_load(trainer: "Trainer", path: Path) -> tuple[Checkpoint | None, str]:
 
 
 def _resumed(trainer: "Trainer", checkpoint: Checkpoint) -> TrainState:
-    best = checkpoint.manifest["trainer"]["best"]
-    if best and not layout.step_dir(trainer.run.path, best[1]).is_dir():
-        # A branch does not take its parent's best checkpoint along.
-        best = None
-    trainer.recorder.best = (float(best[0]), int(best[1])) if best else None
-    least, num_stale = checkpoint.manifest["trainer"].get("patience", (None, 0))
-    state = TrainState(checkpoint.step, checkpoint.position, least=least, num_stale=num_stale)
+    state = TrainState(checkpoint.step, checkpoint.position)
+    # A branch begins without its parent's validations: its data and its settings may be others.
+    if trainer.run.record().get("forked_from", {}).get("step") != checkpoint.step:
+        kept = checkpoint.manifest["trainer"]
+        state.least, state.num_stale = kept.get("patience", (None, 0))
+        best = kept["best"]
+        if best and layout.step_dir(trainer.run.path, best[1]).is_dir():
+            trainer.recorder.best = (float(best[0]), int(best[1]))
+            state.lowest = float(best[0])
     _begin(trainer, state, f"resumed from step {checkpoint.step}")
     before, now = checkpoint.manifest.get("world", {}), trainer.world()
     free = {"engine", "num_ranks"} if trainer.config.engine.exact else set()

@@ -16,3 +16,5 @@ class TrainState:
     """Least validation loss so far, as `eval.min_delta` counts."""
     num_stale: int = 0
     """Validations since."""
+    lowest: float | None = None
+    """Least validation loss so far, by however little."""

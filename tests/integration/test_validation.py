@@ -9,6 +9,10 @@ import pytest
 from data.build import build_dataset
 from data.config import DataConfig
 from data.shards import Dataset
+from training.early_stopping import count, out_of_patience
+from training.metrics import surviving_rows
+from training.sections import EvalConfig
+from training.state import TrainState
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +76,11 @@ def test_a_run_ends_when_validation_no_longer_improves_and_goes_back_to_its_best
     sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     outcome = seedbed_cli("train", "gpt-demo", "--run-dir", "run", *sets)
     assert outcome.code == 0, outcome.stderr
+    # Of its parent's patience, one validation is left: a branch has all of its own.
+    branch = ("--fork", "branch", "--set", "run.steps=6", "--set", "eval.patience=1")
+    outcome = seedbed_cli("train", "--resume", "run", *branch)
+    assert outcome.code == 0, outcome.stderr
+    assert (tmp_path / "branch" / "checkpoints" / "step-6").is_dir()
     more = ("--set", "run.steps=50", "--set", "eval.restore_best=true")
     outcome = seedbed_cli("train", "--resume", "run", *more)
     assert outcome.code == 0, outcome.stderr
@@ -82,7 +91,18 @@ def test_a_run_ends_when_validation_no_longer_improves_and_goes_back_to_its_best
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     scored = [row for row in rows if row["kind"] == "eval"]
     assert [row["step"] for row in scored] == [2, 4, 6]
+    assert {row["step"] for row in surviving_rows(tmp_path / "run")} == {1, 2}
     assert all(abs(row["val_ema_loss"] - row["val_loss"]) < 1e-3 for row in scored)
     outcome = seedbed_cli("generate", "run", "--ema", "--max-tokens", "3", "--json")
     assert outcome.code == 0, outcome.stderr
     assert json.loads(outcome.stdout)["step"] == 2
+
+
+def test_a_loss_that_is_lower_by_too_little_is_stale_and_yet_the_best():
+    """`eval.restore_best` would go back to a step that is worse than one that was validated."""
+    settings = EvalConfig(patience=2, min_delta=0.5, restore_best=True)
+    state, found = TrainState(), []
+    for loss in (3.0, 2.9, 2.95, 2.4):
+        state.validated = loss
+        found.append((count(state, settings), state.num_stale, out_of_patience(state, settings)))
+    assert found == [(True, 0, False), (True, 1, False), (False, 2, True), (True, 0, False)]
