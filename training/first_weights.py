@@ -8,8 +8,9 @@ from models.families import is_head, parameter_shapes
 from seedbed.errors import ConfigError
 from training.checkpoint.layout import LABELS, resolve
 from training.checkpoint.reader import Checkpoint
-from training.config import Config
+from training.config import Config, differences, items
 from training.datasets import open_datasets
+from training.optimizers import state_names
 from training.recipes import make_config, parse_toml
 from training.tasks import make_task
 
@@ -87,3 +88,29 @@ def check_shapes(checkpoint: Checkpoint, config: Config, *, other_head: bool = F
                 "use the [model] settings that the checkpoint was trained with",
             )
     return [name for name in differing if name in expected]
+
+
+def check_state(checkpoint: Checkpoint, before: Config, config: Config) -> None:
+    """Raises ConfigError when training with `config` goes on from state that the checkpoint does not hold.
+
+    `before` is what it was trained with. State that is no longer needed is no reason.
+    """
+    tensors = checkpoint.manifest["tensors"]
+    num_dims = {
+        name.removeprefix("model/"): len(tensors[name]["shape"]) for name in checkpoint.names("model/")
+    }
+    lacking: list[str] = []
+    if not state_names(num_dims, config.optimizer) <= tensors.keys():
+        deciding, changed = ("optimizer.name", "optimizer.momentum"), differences(before, config)
+        lacking += [name for name in deciding if name in changed] or deciding[:1]
+    if config.optimizer.ema_decay and not checkpoint.names("ema/"):
+        lacking.append("optimizer.ema_decay")
+    if config.engine.precision == "fp16" and not checkpoint.names("optimizer/loss_scale"):
+        lacking.append("engine.precision")
+    if lacking:
+        values = dict(items(config))
+        raise ConfigError(
+            f"{checkpoint.path} does not hold the state that training would go on from with "
+            + ", ".join(f"{name} = {values[name]!r}" for name in lacking),
+            f"leave these as they were, or start with the weights alone: --init-from {checkpoint.path}",
+        )

@@ -22,6 +22,9 @@ update before its length is set."""
 MUON_MOMENTUM = 0.95
 """Jordan et al. 2024."""
 
+STEP = "optimizer/step"
+"""How often an optimizer has stepped that counts for all parameters at once."""
+
 
 def needs_whole(config: OptimizerConfig, name: str, num_dims: int) -> bool:
     """Whether the update of parameter `name` is a function of the whole tensor, not element by element."""
@@ -70,6 +73,22 @@ def make_optimizer(
     if config.clip_value or config.l1 or config.l2:
         optimizer.register_step_pre_hook(partial(_regularise, config))
     return optimizer
+
+
+def state_names(num_dims: dict[str, int], config: OptimizerConfig) -> set[str]:
+    """Canonical names of the state that goes with parameters, given as name -> number of dimensions.
+
+    The optimizer itself is asked, in one step over small tensors. Raises ConfigError as `make_optimizer`.
+    """
+    parameters = {name: nn.Parameter(torch.ones((2,) * dims)) for name, dims in num_dims.items()}
+    optimizer = make_optimizer(parameters.items(), config, fused=False)
+    for parameter in parameters.values():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    names = {
+        f"optimizer/{name}/{moment}" for name, own in parameters.items() for moment in optimizer.state[own]
+    }
+    return names | ({STEP} if "step" in optimizer.param_groups[0] else set())
 
 
 @torch.no_grad()

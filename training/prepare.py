@@ -25,7 +25,14 @@ from training.datasets import (
     training_stream,
 )
 from training.devices import measured_matmul_flops, peak_of_gpu, resolve_hardware, threads_per_rank
-from training.first_weights import check_shapes, check_tokenizer, other_settings, sound_checkpoint, verified
+from training.first_weights import (
+    check_shapes,
+    check_state,
+    check_tokenizer,
+    other_settings,
+    sound_checkpoint,
+    verified,
+)
 from training.metrics import read_events
 from training.plan import make_plan, notices
 from training.recipes import Tables, load_config, make_config, merge, parse_overrides, to_toml
@@ -107,18 +114,19 @@ def resume(
 
 
 def fork(run_path: Path, new_path: Path, assignments: Sequence[str]) -> tuple[RunDirectory, list[str]]:
-    """A new run that begins from the newest checkpoint of another; any field may differ.
+    """A new run that begins from the newest checkpoint of another.
 
-    `run_path` may be a run directory or one of its steps.
+    Any field may differ that needs no state which the other did not keep.
+    `run_path` may be a run directory or one of its steps. Raises ConfigError before anything is made.
     """
     step_path = resolve(run_path)
     parent = RunDirectory.existing(step_path.resolve().parent.parent)
     checkpoint = Checkpoint.open(step_path)
     checkpoint.verify()
-    config, dataset = _with_data(
-        resolve_hardware(_override(parent.config(), assignments, parent)), rebuild=True
-    )
-    batch_layout(config)
+    asked = resolve_hardware(_override(parent.config(), assignments, parent))
+    batch_layout(asked)
+    check_state(checkpoint, parent.config(), asked)
+    config, dataset = _with_data(asked, rebuild=True)
     _check_same_data(parent, config, dataset)
     check_shapes(checkpoint, config)
     if config.model.context != parent.config().model.context:

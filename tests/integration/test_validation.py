@@ -9,8 +9,10 @@ import pytest
 from data.build import build_dataset
 from data.config import DataConfig
 from data.shards import Dataset
+from seedbed.errors import ConfigError
 from training.early_stopping import count, out_of_patience
 from training.metrics import surviving_rows
+from training.prepare import fork
 from training.sections import EvalConfig
 from training.state import TrainState
 
@@ -76,6 +78,9 @@ def test_a_run_ends_when_validation_no_longer_improves_and_goes_back_to_its_best
     sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     outcome = seedbed_cli("train", "gpt-demo", "--run-dir", "run", *sets)
     assert outcome.code == 0, outcome.stderr
+    with pytest.raises(ConfigError, match=r"optimizer.name = 'muon'"):
+        fork(tmp_path / "run", tmp_path / "refused", ["optimizer.name=muon"])
+    assert not (tmp_path / "refused").exists()
     # Of its parent's patience, one validation is left: a branch has all of its own.
     branch = ("--fork", "branch", "--set", "run.steps=6", "--set", "eval.patience=1")
     outcome = seedbed_cli("train", "--resume", "run", *branch)

@@ -23,10 +23,7 @@ from training.engines.layer_norms import LayerNorms
 from training.engines.ownership import Owners
 from training.engines.rank_engine import RankEngine, fill, prepare_blocks
 from training.objectives import LossSum, Objective
-from training.optimizers import make_optimizer, needs_whole
-
-STEP = "optimizer/step"
-"""How often an optimizer has stepped that counts for all parameters at once."""
+from training.optimizers import STEP, make_optimizer, needs_whole
 
 
 class TorchEngine(RankEngine):
