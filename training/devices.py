@@ -200,7 +200,7 @@ def resolve_hardware(config: Config) -> Config:
     """The configuration with 'auto' replaced by what this machine gives, so that the choice is recorded.
 
     Raises ConfigError when GPUs are asked for and there are too few, or needed and there are none; or when
-    the engine's package is missing.
+    the engine's or the optimizer's package is missing.
     """
     for package, (setting, extra) in packages_of(config).items():
         if not find_spec(package):
@@ -224,6 +224,6 @@ def resolve_hardware(config: Config) -> Config:
     if engine.offload != "none" and engine.device == "cpu":
         raise ConfigError(
             f'engine.offload = "{engine.offload}" on a CPU, where all of it is in the host\'s memory already',
-            "leave it out",
+            "--set engine.offload=none",
         )
     return config.model_copy(update={"engine": engine})

@@ -301,9 +301,9 @@ class CheckpointConfig(Section):
 class EvalConfig(Section):
     """Validation while training."""
 
-    every_steps: int = Field(100, ge=0, json_schema_extra=PLACEMENT)
+    every_steps: int = Field(100, ge=0, json_schema_extra=SCHEDULE)
     """Steps between validations; 0 turns them off."""
-    num_samples: int = Field(64, ge=1, json_schema_extra=PLACEMENT)
+    num_samples: int = Field(64, ge=1, json_schema_extra=SCHEDULE)
     """Held-out windows per validation, always the same ones."""
     patience: int = Field(0, ge=0, json_schema_extra=SCHEDULE)
     """The run ends after so many validations in a row without improvement; 0 never does."""

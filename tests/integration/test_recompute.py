@@ -109,8 +109,9 @@ def test_offloading_changes_no_bit(exact, tmp_path):
 
 def test_offloading_on_a_cpu_is_refused():
     """A user would believe that memory was saved."""
-    with pytest.raises(ConfigError, match="in the host's memory already"):
+    with pytest.raises(ConfigError, match="in the host's memory already") as raised:
         resolve_hardware(make_config({"engine": {"device": "cpu", "offload": "parameters"}}))
+    assert raised.value.fix == "--set engine.offload=none"
 
 
 def peak(checkpointing, num_chunks, group):

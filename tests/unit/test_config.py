@@ -83,6 +83,8 @@ def test_every_field_has_a_kind_and_a_description():
     assert set(kinds.values()) == {"identity", "schedule", "placement"}
     assert kinds["run.steps"] == "schedule"
     assert kinds["engine.num_ranks"] == "placement"
+    # They decide when patience ends, and which step is the best.
+    assert {kinds["eval.every_steps"], kinds["eval.num_samples"]} == {"schedule"}
     assert {"run.seed", "batch.tokens_per_step", "model.width", "optimizer.lr"} <= set(identity_of(Config()))
     for section, model in [*section_models().items(), *(("model", config) for config in CONFIGS.values())]:
         for field, inner in model.model_fields.items():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seedbed.errors import ConfigError
+from training.devices import resolve_hardware
 from training.optimizers import make_optimizer
 from training.recipes import load_config
 from training.schedules import learning_rate
@@ -186,6 +187,10 @@ def test_an_optimizer_of_a_missing_package_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
     with pytest.raises(ConfigError, match=r"needs the package pytorch_optimizer") as raised:
         make_optimizer([("w", nn.Parameter(torch.ones(2, 2)))], OptimizerConfig(name="lion"))
+    assert "seedbed[optimizers]" in raised.value.fix
+    # Before any data is built.
+    with pytest.raises(ConfigError, match=r"not installed here") as raised:
+        resolve_hardware(load_config("gpt-demo", ["optimizer.name=lamb", "engine.device=cpu"]))
     assert "seedbed[optimizers]" in raised.value.fix
 
 
