@@ -34,7 +34,7 @@ test: $(STAMP)  ## the tests that take seconds each
 	$(PYTEST) $(SIDE_BY_SIDE) -m "not long and not chaos" $(PYTEST_ARGS)
 
 test-all: $(STAMP)  ## every test, those that take minutes and those that inject faults too
-	$(PYTEST) $(PYTEST_ARGS)
+	$(PYTEST) -n 2 $(PYTEST_ARGS)
 
 test-chaos: $(STAMP)  ## only the tests that inject faults
 	$(PYTEST) -m chaos $(PYTEST_ARGS)

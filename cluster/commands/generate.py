@@ -64,7 +64,9 @@ def generate(
     if beams:
         _refuse_beside_beams((asked_for, seed) != (USUAL, 0), several=num_samples > 1, stop=bool(stop))
     if "" in (stop or ()):
-        raise UsageError("--stop is empty", "leave it out, or name the text that ends an answer")
+        raise UsageError(
+            "--stop: a stop string is empty", "leave it out, or name the text that ends an answer"
+        )
     texts = _texts(prompt, prompts)
     # After what can be refused without them: they take seconds to load.
     from data.tokenizers import load_tokenizer

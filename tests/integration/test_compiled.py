@@ -13,6 +13,7 @@ SMALL = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 def test_without_a_compiler_a_run_goes_on_eagerly_and_says_so_once(tmp_path, seedbed_cli):
     """A missing compiler on one machine would end the run, or slow it down without a word."""
     sets = [part for name, value in SMALL.items() for part in ("--set", f"{name}={value}")]

@@ -78,7 +78,6 @@ def test_beams_find_a_text_at_least_as_likely_as_the_greedy_one(seedbed_cli, run
         (["--prompts", "nowhere.jsonl"], 2, "nowhere.jsonl"),
         (["--prompts", "FILE", "--prompt", "x"], 2, "--prompts are both given"),
         (["--prompts", "FILE"], 3, "line 2 holds no prompt"),
-        (["--prompt", "shown too soon", "--stop", ""], 2, "--stop is empty"),
         (["--beams", "2", "--num-samples", "2"], 2, "--beams goes with neither"),
         (["--beams", "2", "--top-k", "5"], 2, "belongs to sampling does nothing there"),
         (["--min-p", "2"], 2, "min_p"),

@@ -12,6 +12,7 @@ from training.engines.layer_norms import LayerNorms
 from training.recipes import make_config
 
 
+@pytest.mark.long
 def test_norms_are_those_of_the_whole_model_on_any_ranks(tmp_path):
     """A layer that blows up would look smaller the more ranks hold it, or a part of it would be shown."""
     one = train(tmp_path / "one", "fsdp", 1, steps=1, watch=True)

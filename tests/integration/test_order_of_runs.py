@@ -63,6 +63,7 @@ def hashes(run: Path) -> list[str]:
     return [row["data_hash"] for row in surviving_rows(run) if row["kind"] == "train"]
 
 
+@pytest.mark.long
 def test_the_same_samples_in_the_same_order_on_any_number_of_ranks(tmp_path, datasets, seedbed_cli):
     """Otherwise a run that lost a node would learn from other data, and nobody would know."""
     web = settings(datasets)

@@ -65,6 +65,7 @@ def test_a_holdout_smaller_than_a_micro_batch_is_scored_once_and_in_its_own_byte
     assert abs(row["val_bits_per_byte"] / expected - 1) < 1e-6
 
 
+@pytest.mark.long
 def test_a_run_ends_when_validation_no_longer_improves_and_goes_back_to_its_best(
     seedbed_cli, tmp_path, dataset
 ):
