@@ -11,6 +11,10 @@ from typing import NamedTuple
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Tests side by side, with a thread for every core each, would mostly wait for each other's threads.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 SEEDBED = Path(sys.executable).with_name("seedbed")
 ALLOWED_SKIPS = Path(__file__).with_name("allowed_skips.txt")

@@ -103,6 +103,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.mark.long
 def test_killed_at_three_random_steps_and_resumed_gives_the_same_bits(tmp_path, undisturbed):
     """What a user trained would depend on when the machine failed."""
     run = tmp_path / "run"
@@ -310,6 +311,7 @@ def test_two_runs_cannot_share_a_directory(tmp_path):
     finish(first, code=5)
 
 
+@pytest.mark.long
 def test_a_crash_loop_ends_after_three_restarts_without_progress(tmp_path):
     """A broken run would hold its machines for ever."""
     run = tmp_path / "run"
