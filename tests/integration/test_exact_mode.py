@@ -1,12 +1,13 @@
 """Exact mode on real processes: one set of weights on any number of ranks, under both engines, if resized."""
 
+import itertools
 import json
 import shutil
 from functools import partial
 
 import pytest
 
-from tests.integration.engine_runs import digest, told
+from tests.integration.engine_runs import digest, job, run_jobs, told
 from tests.integration.engine_runs import train as train_any
 from tests.integration.engine_worker import stored
 
@@ -63,30 +64,40 @@ def test_without_it_they_do(tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_fifty_steps_on_one_to_eight_ranks(tmp_path, precision):
-    """With dropout and clipping; and a run that is resized 4 -> 3 -> 1 -> 2."""
-    layouts = [(engine, ranks) for engine in ("ddp", "fsdp") for ranks in (1, 2, 3, 4, 8)]
-    digests = {
-        layout: digest(train(tmp_path / f"{layout}", *layout, steps=50, precision=precision))
-        for layout in layouts
-    }
-    assert len(set(digests.values())) == 1, digests
+@pytest.mark.timeout(900)
+def test_fifty_steps_on_one_to_eight_ranks(tmp_path):
+    """With dropout and clipping, in each precision; and runs that are resized 4 -> 3 -> 1 -> 2."""
+    precisions = ("fp32", "bf16")
+    for ranks in (1, 2, 3, 4, 8):
+        cases = itertools.product(("ddp", "fsdp"), precisions)
+        run_jobs(
+            [job(tmp_path / p / f"{e}-{ranks}", e, steps=50, exact=True, precision=p) for e, p in cases],
+            ranks,
+            timeout_s=600,
+        )
+    digests = {p: {digest(folder) for folder in (tmp_path / p).iterdir()} for p in precisions}
+    assert [len(found) for found in digests.values()] == [1, 1]
     state, first = None, 0
     for number, (engine, ranks, steps) in enumerate(
         [("fsdp", 4, 10), ("ddp", 3, 15), ("ddp", 1, 10), ("fsdp", 2, 15)]
     ):
-        state = train(
-            tmp_path / f"resized-{number}",
-            engine,
-            ranks,
-            steps=steps,
-            first=first,
-            load=state,
-            precision=precision,
-        )
-        first += steps
-    assert {digest(state)} == set(digests.values())
+        parts = [tmp_path / f"resized-{number}" / precision for precision in precisions]
+        jobs = [
+            job(
+                folder,
+                engine,
+                steps=steps,
+                first=first,
+                load=state and state / folder.name,
+                exact=True,
+                precision=folder.name,
+            )
+            for folder in parts
+        ]
+        run_jobs(jobs, ranks, timeout_s=600)
+        state, first = parts[0].parent, first + steps
+    assert state
+    assert {p: {digest(state / p)} for p in precisions} == digests
 
 
 @pytest.mark.long
