@@ -14,7 +14,7 @@ SIDE_BY_SIDE := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo check test test-all test-chaos bench peers clean
+.PHONY: help setup demo check test test-all test-long test-chaos bench peers clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,10 +33,12 @@ check: $(STAMP)  ## lint, formatting, types and the rules of the house
 test: $(STAMP)  ## the tests that take seconds each
 	$(PYTEST) $(SIDE_BY_SIDE) -m "not long and not chaos" $(PYTEST_ARGS)
 
-test-all: $(STAMP)  ## every test, those that take minutes and those that inject faults too
-	$(PYTEST) -n 2 $(PYTEST_ARGS)
+test-all: test test-long test-chaos  ## every test, those that take minutes and those that inject faults too
 
-test-chaos: $(STAMP)  ## only the tests that inject faults
+test-long: $(STAMP)  ## the tests that take minutes each
+	$(PYTEST) -n 2 -m "long and not chaos" $(PYTEST_ARGS)
+
+test-chaos: $(STAMP)  ## the tests that inject faults, one at a time: they are about moments
 	$(PYTEST) -m chaos $(PYTEST_ARGS)
 
 bench: $(STAMP)  ## run every comparison in benchmarks/ that needs no GPU
