@@ -7,12 +7,9 @@ $SEEDBED_PEERS may name the Python of another. Without it, comparisons with them
 """
 
 import argparse
-import importlib
-import json
 import os
 import platform
 import sys
-import traceback
 from pathlib import Path
 
 COMPARISONS = ("shards", "filters", "minhash", "wordpiece", "scale", "loader")
@@ -30,22 +27,10 @@ def main() -> int:
     os.environ |= {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
     # Last, since this file has the name of a package.
     sys.path.append(str(Path(__file__).parent))
-    from data_bench.machine import cpu_name
+    from data_bench.machine import cpu_name, run_sections
 
     results = {"machine": {"cpu": cpu_name(), "python": platform.python_version(), "cores_used": 1}}
-    failed = False
-    for name in asked.only or COMPARISONS:
-        print(f"== {name}", file=sys.stderr)
-        try:
-            results[name] = importlib.import_module(f"data_bench.{name}").run(asked.quick)
-        except Exception:
-            failed = True
-            results[name] = {"error": traceback.format_exc()}
-    text = json.dumps(results, indent=2)
-    print(text)
-    if asked.out:
-        asked.out.write_text(text + "\n")
-    return int(failed)
+    return run_sections(results, "data_bench", asked.only or COMPARISONS, quick=asked.quick, out=asked.out)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,9 @@ neighbours in time. Threads wait for each other: on a machine that does other wo
 """
 
 import argparse
-import importlib
-import json
 import os
 import platform
 import sys
-import traceback
 from pathlib import Path
 
 import torch
@@ -33,7 +30,7 @@ def main() -> int:
     asked = parser.parse_args()
     # Last, since this folder holds a file with the name of a package.
     sys.path.append(str(Path(__file__).parent))
-    from data_bench.machine import cpu_name
+    from data_bench.machine import cpu_name, run_sections
 
     results = {
         "benchmark": "train",
@@ -46,19 +43,7 @@ def main() -> int:
             "torch": torch.__version__,
         },
     }
-    failed = False
-    for name in asked.only or SECTIONS:
-        print(f"== {name}", file=sys.stderr)
-        try:
-            results[name] = importlib.import_module(f"train_bench.{name}").run(asked.quick)
-        except Exception:
-            failed = True
-            results[name] = {"error": traceback.format_exc()}
-    text = json.dumps(results, indent=2)
-    print(text)
-    if asked.out:
-        asked.out.write_text(text + "\n")
-    return int(failed)
+    return run_sections(results, "train_bench", asked.only or SECTIONS, quick=asked.quick, out=asked.out)
 
 
 if __name__ == "__main__":

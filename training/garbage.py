@@ -4,7 +4,7 @@ import gc
 
 
 class Garbage:
-    """Within the `with`, cycles are collected after every `every_steps` steps alone; 0 leaves it to Python.
+    """Within the `with`, young cycles are collected after every `every_steps` steps; 0 leaves it to Python.
 
     What lives after the first step (modules, compiled code) lives as long as the run: it is set aside, never
     to be looked through again.

@@ -25,7 +25,9 @@ Resume = Annotated[
 Fork = Annotated[
     Path | None,
     typer.Option(
-        "--fork", metavar="NEW_DIR", help="With --resume: branch off into a new run; any setting may differ."
+        "--fork",
+        metavar="NEW_DIR",
+        help="With --resume: branch off into a new run, which may differ in all that needs no other state.",
     ),
 ]
 InitFrom = Annotated[

@@ -41,6 +41,8 @@ from seedbed.randomness import uniform_of
 
 PREFILL_TOKENS = 512
 """Tokens of prompts that are read at once: what bounds the memory of their activations."""
+BF16_TOLERANCE = 2**-5
+"""How far log-probabilities of the same tokens in bfloat16 may differ between batches, and from a forward."""
 SAMPLED_ROWS = 16
 """Rows that are sampled at once: their logits stay in the processor's cache."""
 
@@ -75,7 +77,10 @@ class Engine:
 
     @property
     def batch_invariant(self) -> bool:
-        """Whether an answer has the same bits in every batch; where not, they differ as rounding does."""
+        """Whether an answer has the same bits in every batch; where not, they differ as rounding does.
+
+        In bfloat16 by at most `BF16_TOLERANCE`, until a token is another.
+        """
         return self.packed and not self.padded
 
     def complete(self, requests: Sequence[Request]) -> list[Completion]:

@@ -7,7 +7,8 @@ import torch
 
 from models.initialization import initial_values, initialize
 from models.transformer import Transformer
-from training.engines import ENGINES
+from training.config import Config
+from training.engines import ENGINES, Group
 from training.engines.torch_engine import TorchEngine
 from training.objectives import TensorBatch
 from training.objectives.causal_lm import CausalLM
@@ -24,6 +25,15 @@ OPTIMIZERS = (
 def batch_of(step: int) -> TensorBatch:
     tokens = torch.randint(0, 67, (2, 9), generator=torch.Generator().manual_seed(step))
     return TensorBatch(tokens[:, :-1], tokens[:, 1:], torch.ones(2, 8))
+
+
+def prepared(config: Config, group: Group) -> TorchEngine:
+    return ENGINES[config.engine.name].prepare(
+        lambda: Transformer(config.model),
+        partial(initial_values, config=config.model, seed=5),
+        config,
+        group,
+    )
 
 
 def train(engine, steps: range) -> None:
@@ -53,21 +63,12 @@ def test_state_comes_back(name, engine_name, exact, tmp_path):
         }
     )
     with process_group(0, 1, "cpu", tmp_path / "rendezvous", 60) as group:
-
-        def prepared() -> TorchEngine:
-            return ENGINES[engine_name].prepare(
-                lambda: Transformer(config.model),
-                partial(initial_values, config=config.model, seed=5),
-                config,
-                group,
-            )
-
-        engine = prepared()
+        engine = prepared(config, group)
         train(engine, range(3))
         saved = state_of(engine)
         train(engine, range(3, 5))
         expected = state_of(engine)
-        resumed = prepared()
+        resumed = prepared(config, group)
         train(resumed, range(7, 8))
         resumed.load_state(lambda tensor, *_: saved[tensor])
         train(resumed, range(3, 5))
@@ -88,12 +89,7 @@ def test_averages_of_weights_are_kept_swapped_in_and_restored(engine_name, tmp_p
         }
     )
     with process_group(0, 1, "cpu", tmp_path / "rendezvous", 60) as group:
-        engine = ENGINES[engine_name].prepare(
-            lambda: Transformer(config.model),
-            partial(initial_values, config=config.model, seed=5),
-            config,
-            group,
-        )
+        engine = prepared(config, group)
         name = "blocks.0.mlp.up.weight"
         expected = state_of(engine)[f"model/{name}"]
         for step in range(3):
@@ -129,12 +125,7 @@ def test_penalties_and_clipping_are_what_they_are_called(engine_name, tmp_path):
     initialize(model, config.model, seed=5)
     (CausalLM().loss(model, batch_of(0)).total / 16).backward()
     with process_group(0, 1, "cpu", tmp_path / "rendezvous", 60) as group:
-        engine = ENGINES[engine_name].prepare(
-            lambda: Transformer(config.model),
-            partial(initial_values, config=config.model, seed=5),
-            config,
-            group,
-        )
+        engine = prepared(config, group)
         train(engine, range(1))
         found = state_of(engine)
     for name, parameter in model.named_parameters():

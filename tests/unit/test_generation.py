@@ -8,7 +8,15 @@ from test_models import PARTS, tiny, tiny_of
 
 from models.bert.config import EncoderConfig
 from models.bert.encoder import Encoder
-from models.generation import Completion, Engine, Request, RolloutEngine, SamplingOptions, vote
+from models.generation import (
+    BF16_TOLERANCE,
+    Completion,
+    Engine,
+    Request,
+    RolloutEngine,
+    SamplingOptions,
+    vote,
+)
 from models.transformer import Transformer
 from seedbed.errors import UsageError
 
@@ -76,6 +84,27 @@ def test_what_is_generated_is_what_the_model_computes(part, packed, padded):
         assert len(completion.tokens) == 9
         expected = log_probs(model, request, completion.tokens)
         torch.testing.assert_close(torch.tensor(completion.log_probs), expected, atol=1e-5, rtol=0)
+
+
+@every_part
+def test_in_bfloat16_the_company_and_the_forward_change_rounding_alone(part):
+    """The stated tolerance, `BF16_TOLERANCE`: a fault in a cache of two bytes would be larger."""
+    model, requests = tiny_of(part).bfloat16(), mixed_requests(64)
+    together = Engine(model, num_slots=64)
+    assert not together.batch_invariant
+    answers = together.complete(requests)
+    for request, answer in list(zip(requests, answers, strict=True))[::8]:
+        alone = Engine(model).complete([request])[0]
+        for token, other, a, b in zip(
+            answer.tokens, alone.tokens, answer.log_probs, alone.log_probs, strict=False
+        ):
+            if token != other:
+                break
+            assert a == pytest.approx(b, abs=BF16_TOLERANCE)
+    request = Request([1, 2, 3, 4, 5, 6, 7, 8], 9, SamplingOptions(1.0), seed=3)
+    answer = together.complete([request])[0]
+    expected = log_probs(model, request, answer.tokens).float()
+    torch.testing.assert_close(torch.tensor(answer.log_probs), expected, atol=BF16_TOLERANCE, rtol=0)
 
 
 def log_probs(model: Transformer, request: Request, answer: list[int]) -> torch.Tensor:

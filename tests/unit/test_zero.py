@@ -25,6 +25,8 @@ def test_more_settings_of_deepspeed_go_along_and_contradict_nothing():
     assert found["gradient_clipping"] == 0.5
     with pytest.raises(ConfigError, match=r"engine\.deepspeed\.zero_optimization\.stage = 3 contradicts 2"):
         settings("{zero_optimization = {stage = 3}}")
+    with pytest.raises(ConfigError, match=r"zero_optimization = 3 contradicts"):
+        settings("{zero_optimization = 3}")
     with pytest.raises(ConfigError, match=r"offload_optimizer\.device = 'cpu' contradicts 'none'"):
         settings('{zero_optimization = {offload_optimizer = {device = "cpu"}}}')
 

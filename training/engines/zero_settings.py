@@ -15,16 +15,8 @@ def zero_settings(config: Config, stage: int) -> dict[str, Any]:
 
     Raises ConfigError when the latter gives another value to what follows from a field.
     """
-    given = config.engine.deepspeed
-    tuned = given.get("zero_optimization", {})
     layout = batch_layout(config)
-    zero: dict[str, Any] = {
-        "stage": stage,
-        # Elements of a buffer that is allocated whole: no more than there are gradients.
-        "reduce_bucket_size": tuned.get(
-            "reduce_bucket_size", min(MAX_BUCKET, count_parameters(config.model).total)
-        ),
-    }
+    zero: dict[str, Any] = {"stage": stage}
     host = {"device": "cpu", "pin_memory": config.engine.device == "cuda"}
     offloaded = {"none": (), "optimizer": ("optimizer",), "parameters": ("optimizer", "param")}
     for part in ("optimizer", "param"):
@@ -43,7 +35,11 @@ def zero_settings(config: Config, stage: int) -> dict[str, Any]:
         "torch_autocast": {"enabled": False},
         "steps_per_print": None,
     }
-    return _merged(derived, given, "engine.deepspeed")
+    settings = _merged(derived, config.engine.deepspeed, "engine.deepspeed")
+    # Elements of a buffer that is allocated whole: no more than there are gradients.
+    bucket = min(MAX_BUCKET, count_parameters(config.model).total)
+    settings["zero_optimization"].setdefault("reduce_bucket_size", bucket)
+    return settings
 
 
 def _merged(derived: dict[str, Any], given: dict[str, Any], where: str) -> dict[str, Any]:
