@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-SECTIONS = ("throughput", "ranks", "exact", "loop")
+SECTIONS = ("throughput", "ranks", "exact", "loop", "memory")
 
 
 def main() -> int:

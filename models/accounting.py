@@ -13,8 +13,7 @@ Attention is fused and keeps no T x T scores, unless weights are dropped out or 
 
 Counted as PyTorch's CPU kernels keep it; fused norms and dropout of a GPU keep somewhat less. With values of
 2 bytes (autocast), the residual stream and norms are float32, every linear layer casts its input for itself,
-and the casts of the weights are not counted; nor are masks of packed documents, nor the few gradients of
-activations that are in flight at a time.
+and the casts of the weights are not counted; nor are masks of packed documents.
 
 Symbols: T time, D width, H heads, G heads of keys and values, K head size, F hidden width; with latent
 attention Q and C latents of queries and of keys and values, R rotary part and V value size of a head.
@@ -40,11 +39,14 @@ class ActivationMemory:
     """What one block adds to that while it is computed again."""
     head: int
     """From the last norm to the loss: most of it logits, their log-softmax and their gradient."""
+    in_flight: int
+    """Gradients of activations within the backward of one block, and the head's own, where it is tied: that
+    waits for the embedding's."""
 
     @property
     def peak(self) -> int:
-        """The head's part is gone before the first block is recomputed."""
-        return self.blocks + max(self.recomputed, self.head)
+        """The head's part is gone before the backward of the last block."""
+        return self.blocks + max(self.recomputed + self.in_flight, self.head)
 
 
 def activation_memory(
@@ -75,7 +77,12 @@ def activation_memory(
     last_norm = _norm(config) if config.norm_placement == "pre" else 0
     head = tokens * (last_norm + config.width * bytes_per_value)
     head += logits_and_loss(tokens, config.vocab_size, num_chunks)
-    return ActivationMemory(kept * tokens, recomputed * tokens, head)
+    head_gradient = config.vocab_size * config.width * FLOAT32
+    if num_chunks > 1:
+        head += _sum_of_head_gradients(head_gradient, logits_and_loss(tokens, config.vocab_size, num_chunks))
+    gradients = tokens * max(_in_flight(config, layer, bytes_per_value) for layer in range(config.num_layers))
+    gradients += head_gradient if config.tie_embeddings else 0
+    return ActivationMemory(kept * tokens, recomputed * tokens, head, gradients)
 
 
 class Block(NamedTuple):
@@ -101,6 +108,20 @@ def under_policy(blocks: Sequence[Block], policy: Policy) -> tuple[int, int]:
 def logits_and_loss(num_predicted: int, num_classes: int, num_chunks: int = 1) -> int:
     """Bytes of the log-softmax of logits, its gradient and theirs; on the way there are fewer."""
     return -(-num_predicted // num_chunks) * num_classes * 3 * FLOAT32
+
+
+def _sum_of_head_gradients(gradient: int, chunk: int) -> int:
+    """Bytes beside a chunk's logits: the sum over chunks, and what is added when two thirds are gone."""
+    return gradient + max(0, gradient - chunk * 2 // 3)
+
+
+def in_flight(width: int, hidden_width: int, value: int, *, gated: bool) -> int:
+    """Bytes per token of gradients within an MLP's backward: the residual stream's and the hidden layer's.
+
+    At the activation function the hidden layer has two, at the product of a gated one three; what it gave has
+    been dropped by then.
+    """
+    return width * FLOAT32 + (2 if gated else 1) * hidden_width * value
 
 
 def layer_norm(width: int) -> int:
@@ -174,6 +195,14 @@ def _mlp(config: ModelConfig, layer: int, value: int) -> int:
     routed = chosen * (linear_inputs(D, 2, value) + (4 * F + 2 * D) * value)
     gated = (D + 1) * value if config.shared_expert_gate else 0
     return linear_inputs(D, 1, value) + routed + 4 * config.num_shared_experts * F * value + gated
+
+
+def _in_flight(config: ModelConfig, layer: int, value: int) -> int:
+    """Bytes per token of gradients within one block's backward."""
+    if not config.has_experts(layer):
+        return in_flight(config.width, config.hidden_width, value, gated=config.mlp != "gelu")
+    hidden = config.experts_per_token * config.expert_hidden_width
+    return in_flight(config.width, hidden, value, gated=True)
 
 
 def _products(config: ModelConfig, layer: int, value: int) -> int:

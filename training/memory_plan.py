@@ -17,8 +17,8 @@ FLOAT = 4
 def memory_by_part(config: Config) -> dict[str, int]:
     """Bytes per device at the peak of a step, by part; what is offloaded to the host is not among them.
 
-    What is recomputed of one block comes when logits are gone: only what it takes beyond them adds to the
-    peak. A memory budget is taken as a share of the way from full checkpointing to none.
+    The backward of a block comes when logits are gone: only what it takes beyond them adds to the peak. A
+    memory budget is taken as a share of the way from full checkpointing to none.
     """
     traits = config.engine.traits
     ranks = config.engine.num_ranks // config.engine.replicas
@@ -32,7 +32,7 @@ def memory_by_part(config: Config) -> dict[str, int]:
         "optimizer": FLOAT * moments(config) // shards["optimizer"] + copies,
         "exact_sums": _partial_sums(config, whole),
         "activations": kept,
-        "recomputation": max(0, activations.recomputed - activations.head),
+        "block_backward": max(0, activations.recomputed + activations.in_flight - activations.head),
         "logits": activations.head,
         "communication": _gathered(config, shards["weights"], whole),
     }

@@ -50,7 +50,7 @@ def explained(error: BaseException, config: Config, rank: int) -> TrainingError:
     parts = memory_by_part(config)
     total = parts.pop("total")
     # What is computed again is made smaller by what makes activations so.
-    parts["activations"] += parts.pop("recomputation")
+    parts["activations"] += parts.pop("block_backward")
     largest = max(parts, key=lambda part: parts[part])
     first, second, third = REMEDIES[largest]
     cause = (str(error).strip() or type(error).__name__).split("\n")[0]

@@ -10,6 +10,7 @@ from models.accounting import (
     ActivationMemory,
     Block,
     Policy,
+    in_flight,
     layer_norm,
     linear_inputs,
     logits_and_loss,
@@ -49,7 +50,10 @@ def activation_memory(
     kept += config.embedding_size * FLOAT32 if config.dropout else 0
     kept += config.embedding_size * bytes_per_value if config.embedding_width else 0
     head = _head(config, batch, T, math.ceil(tokens * predicted), bytes_per_value, num_chunks)
-    return ActivationMemory(kept * tokens, recomputed * tokens, head)
+    gradients = tokens * in_flight(config.width, config.hidden_width, bytes_per_value, gated=False)
+    if config.head in ("masked_lm", "pretraining"):
+        gradients += config.vocab_size * config.embedding_size * FLOAT32
+    return ActivationMemory(kept * tokens, recomputed * tokens, head, gradients)
 
 
 def _whole_block(config: EncoderConfig, T: int, value: int) -> int:

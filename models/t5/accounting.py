@@ -11,6 +11,7 @@ from models.accounting import (
     ActivationMemory,
     Block,
     Policy,
+    in_flight,
     linear_inputs,
     logits_and_loss,
     rms_norm,
@@ -65,7 +66,11 @@ def activation_memory(
     kept += sources * (rms_norm(D) + D * FLOAT32 * (2 if config.dropout else 1))
     last = rms_norm(D) + (D * FLOAT32 if config.dropout else 0) + D * value
     head = targets * last + logits_and_loss(targets, config.vocab_size, num_chunks)
-    return ActivationMemory(kept, recomputed, head)
+    gradients = max(sources, targets) * in_flight(
+        D, config.hidden_width, value, gated=config.mlp == "gated_gelu"
+    )
+    gradients += config.vocab_size * D * FLOAT32 if config.tie_embeddings else 0
+    return ActivationMemory(kept, recomputed, head, gradients)
 
 
 def _encoder_block(config: T5Config, S: int, value: int) -> int:

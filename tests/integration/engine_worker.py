@@ -42,6 +42,8 @@ def run(job: dict[str, Any], group: Group) -> None:
     """One training."""
     tables, folder = job["config"], Path(job["folder"])
     tables["engine"] = {**tables["engine"], "num_ranks": group.num_ranks, "device": "cpu"}
+    # What the job before compiled counts towards a limit of the process.
+    torch._dynamo.reset()
     config = make_config(tables)
     engine = ENGINES[config.engine.name].prepare(
         lambda: build(config.model),
@@ -68,6 +70,7 @@ def run(job: dict[str, Any], group: Group) -> None:
         "losses": [loss for loss, _ in rows],
         "norms": [norm for _, norm in rows],
         "layers": engine.layer_norms,
+        "kernels": str(engine.compiled or "eager"),
     }
     (folder / f"out-{group.rank}.json").write_text(json.dumps(told))
 

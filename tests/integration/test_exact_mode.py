@@ -63,41 +63,54 @@ def test_without_it_they_do(tmp_path):
     assert told(three)["losses"] == pytest.approx(told(one)["losses"], abs=1e-5)
 
 
+POLICIES = {
+    "fp32": {"precision": "fp32"},
+    "bf16": {"precision": "bf16"},
+    "bf16-compiled": {"precision": "bf16", "compile": True},
+}
+
+
 @pytest.mark.long
-@pytest.mark.timeout(900)
-def test_fifty_steps_on_one_to_eight_ranks(tmp_path):
-    """With dropout and clipping, in each precision; and runs that are resized 4 -> 3 -> 1 -> 2."""
-    precisions = ("fp32", "bf16")
+@pytest.mark.timeout(1500)
+def test_fifty_steps_on_one_to_eight_ranks(tmp_path, monkeypatch):
+    """With dropout and clipping, for each policy of precision; and runs resized 4 -> 3 -> 1 -> 2."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     for ranks in (1, 2, 3, 4, 8):
-        cases = itertools.product(("ddp", "fsdp"), precisions)
+        cases = itertools.product(("ddp", "fsdp"), POLICIES.items())
         run_jobs(
-            [job(tmp_path / p / f"{e}-{ranks}", e, steps=50, exact=True, precision=p) for e, p in cases],
+            [
+                job(tmp_path / p / f"{e}-{ranks}", e, steps=50, exact=True, **policy)
+                for e, (p, policy) in cases
+            ],
             ranks,
-            timeout_s=600,
+            timeout_s=900,
         )
-    digests = {p: {digest(folder) for folder in (tmp_path / p).iterdir()} for p in precisions}
-    assert [len(found) for found in digests.values()] == [1, 1]
+    digests = {p: {digest(folder) for folder in (tmp_path / p).iterdir()} for p in POLICIES}
+    assert [len(found) for found in digests.values()] == [1, 1, 1]
+    assert len(set.union(*digests.values())) == 3
+    kernels = {p: {told(folder)["kernels"] for folder in (tmp_path / p).iterdir()} for p in POLICIES}
+    assert kernels == {"fp32": {"eager"}, "bf16": {"eager"}, "bf16-compiled": {"compiled"}}
     state, first = None, 0
     for number, (engine, ranks, steps) in enumerate(
         [("fsdp", 4, 10), ("ddp", 3, 15), ("ddp", 1, 10), ("fsdp", 2, 15)]
     ):
-        parts = [tmp_path / f"resized-{number}" / precision for precision in precisions]
+        parts = {p: tmp_path / f"resized-{number}" / p for p in POLICIES}
         jobs = [
             job(
                 folder,
                 engine,
                 steps=steps,
                 first=first,
-                load=state and state / folder.name,
+                load=state and state / p,
                 exact=True,
-                precision=folder.name,
+                **POLICIES[p],
             )
-            for folder in parts
+            for p, folder in parts.items()
         ]
-        run_jobs(jobs, ranks, timeout_s=600)
-        state, first = parts[0].parent, first + steps
+        run_jobs(jobs, ranks, timeout_s=900)
+        state, first = tmp_path / f"resized-{number}", first + steps
     assert state
-    assert {p: {digest(state / p)} for p in precisions} == digests
+    assert {p: {digest(state / p)} for p in POLICIES} == digests
 
 
 @pytest.mark.long

@@ -57,4 +57,4 @@ def test_the_part_that_is_named_is_the_largest_of_the_plan(settings, part):
 def test_every_part_of_a_plan_has_its_remedies():
     """What grew most would be named, and nothing against it."""
     parts = memory_by_part(make_config({"model": {"vocab_size": 300}}))
-    assert REMEDIES.keys() == parts.keys() - {"total", "recomputation"}
+    assert REMEDIES.keys() == parts.keys() - {"total", "block_backward"}

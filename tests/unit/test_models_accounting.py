@@ -92,6 +92,8 @@ def test_recomputing_more_keeps_less_and_chunks_divide_the_logits():
     )
     assert none.blocks > selective.blocks > full.blocks == 32 * 1024 * 4096 * 4
     assert none.recomputed == 0 < selective.recomputed < full.recomputed
-    logits = 12 * 1024 * 32_000
-    chunked = activation_memory(config, 1, bytes_per_value=2, num_chunks=8)
-    assert none.head - chunked.head == logits * 7 // 8
+    logits, head = 12 * 1024 * 32_000, 4 * 4096 * 32_000
+    chunked = activation_memory(config, 1, bytes_per_value=2, num_chunks=2)
+    assert none.head - chunked.head == logits // 2 - (head + head - logits // 2 * 2 // 3)
+    chunked = activation_memory(config, 8, bytes_per_value=2, num_chunks=2)
+    assert 8 * none.head - chunked.head == 8 * logits // 2 - head
