@@ -21,7 +21,7 @@ def run(quick: bool) -> dict[str, Any]:
     from data_bench.spread import spread
     from train_bench.runs import RECIPE, assignments, sized
 
-    steps, warm_up, rounds = (4, 2, 1) if quick else (30, 5, 5)
+    steps, warm_up, rounds = (4, 2, 1) if quick else (10, 3, 3)
     settings = {**sized(quick, 2), "engine.threads_per_rank": 1, "run.steps": steps + warm_up}
     found = []
     for _ in range(rounds):

@@ -14,14 +14,14 @@ def run(quick: bool) -> dict[str, Any]:
     """Tokens per second, and two ranks over one in the same round, for each engine."""
     from data_bench.spread import spread
 
-    steps, warm_up, rounds = (2, 2, 1) if quick else (8, 3, 5)
+    steps, warm_up, rounds = (2, 2, 1) if quick else (6, 2, 3)
     rates: dict[tuple[str, int], list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(rounds):
             for engine in ENGINES:
                 for ranks in (1, 2) if number % 2 else (2, 1):
                     settings = {
-                        **sized(quick, 4),
+                        **sized(quick, 2),
                         "engine.name": engine,
                         "engine.num_ranks": ranks,
                         "engine.threads_per_rank": 1,

@@ -17,9 +17,9 @@ QUICK = {
 MICRO_BATCH, CONTEXT = "batch.micro_batch_size", "model.context"
 
 
-def sized(quick: bool, num_micro_batches: int) -> dict[str, Any]:
+def sized(quick: bool, num_micro_batches: int, micro_batch_size: int = 8) -> dict[str, Any]:
     """Settings of the recipe's own shape, or of one that takes seconds, for so many micro-batches a step."""
-    sizes = {MICRO_BATCH: 8, CONTEXT: 256, **(QUICK if quick else {})}
+    sizes = {MICRO_BATCH: micro_batch_size, CONTEXT: 256, **(QUICK if quick else {})}
     return {**sizes, "batch.tokens_per_step": num_micro_batches * sizes[MICRO_BATCH] * sizes[CONTEXT]}
 
 

@@ -1,9 +1,12 @@
 """Tokens per second of one GPT beside the Trainer of `transformers`, Accelerate and LitGPT, in turn.
 
 `equal` is fp32 without compilation, denormals flushed, for all. `recommended` is each as its documentation
-has it: LitGPT compiles and computes under bf16 autocast; the others, and Seedbed on a CPU without bf16, do
-neither. All have the same sizes, batch and threads, AdamW with clipping, no dropout. Ours is a run of
-`seedbed train` on real text, with reading, records and heartbeats; the peers have random tokens in memory.
+has it: LitGPT compiles and computes under bf16 autocast; the others do neither, and Seedbed takes bf16 where
+the processor has it. On one without bf16 instructions LitGPT is told fp32: its default takes minutes a step.
+
+All have the same sizes, batch and threads, AdamW with clipping, no dropout. Ours is a run of `seedbed train`
+on real text, with reading, records and heartbeats; the peers have random tokens in memory. `matmul` is what
+products of square matrices reach with the same threads: no training in fp32 can be faster.
 """
 
 import json
@@ -12,7 +15,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from train_bench.runs import sized, timed_run
+import torch
+from train_bench.runs import RECIPE, assignments, sized, timed_run
+
+from models.families import flops_per_token
+from training.devices import choose_precision, measured_matmul_flops
+from training.recipes import load_config
+from training.sections import EngineConfig
 
 PEERS = ("hf_trainer", "accelerate_loop", "litgpt_pretrain")
 FORMS = ("equal", "recommended")
@@ -29,10 +38,18 @@ def _compare(form: str, quick: bool) -> dict[str, Any]:
     from data_bench.spread import spread
 
     threads = 1 if quick else len(os.sched_getaffinity(0))
-    steps, warm_up, rounds = (2, 2, 1) if quick else (12, 4, 5)
+    steps, warm_up, rounds = (2, 2, 1) if quick else (8, 3, 5 if form == "equal" else 3)
+    precision = choose_precision(EngineConfig(device="cpu"))
     settings = sized(quick, ACCUMULATION)
     shape = json.dumps(
-        {**peer_shape(settings), "steps": steps, "warm_up": warm_up, "threads": threads, "form": form}
+        {
+            **peer_shape(settings),
+            "steps": steps,
+            "warm_up": warm_up,
+            "threads": threads,
+            "form": form,
+            "native_precision": precision,
+        }
     )
     ours = {
         **settings,
@@ -41,9 +58,12 @@ def _compare(form: str, quick: bool) -> dict[str, Any]:
     }
     peers = PEERS if peer_python(TRAIN) else ()
     rates: dict[str, list[float]] = {}
-    versions = {}
+    versions: dict[str, Any] = {}
+    ceilings: list[float] = []
+    config = load_config(str(RECIPE), assignments(ours))
     with tempfile.TemporaryDirectory() as folder:
         for number in range(rounds):
+            ceilings.append(_matmul_ceiling(threads))
             # The order is turned round, so that what changes over time meets all of them.
             for name in ("seedbed", *peers)[:: 1 if number % 2 else -1]:
                 if name == "seedbed":
@@ -59,10 +79,22 @@ def _compare(form: str, quick: bool) -> dict[str, Any]:
     }
     return {
         "threads": threads,
+        "native_precision": precision,
+        "matmul_flops_per_s": spread(ceilings),
+        "flops_per_token": flops_per_token(config.model).causal,
         "tokens_per_s": {name: spread(values) for name, values in rates.items()},
         "seedbed_over": ratios or "no peers: `make peers`, or set $SEEDBED_TRAIN_PEERS",
         "versions": versions,
     }
+
+
+def _matmul_ceiling(threads: int) -> float:
+    """Operations per second of the device's largest rate of fp32 products."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    found = measured_matmul_flops(torch.device("cpu"), "fp32", repeats=20)
+    torch.set_num_threads(before)
+    return found
 
 
 def peer_shape(settings: dict[str, Any]) -> dict[str, int]:

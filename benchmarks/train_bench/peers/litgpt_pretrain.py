@@ -1,7 +1,7 @@
 """A model of GPT-2's shape (without a table of positions) with `litgpt pretrain`.
 
-As recommended it compiles, under bf16 autocast; in the equal form it is told fp32, and compilation is off. It
-asks for the next batch when a step has ended, which is how it is timed.
+As recommended it compiles, under bf16 autocast where the processor has bf16; in the equal form it is told
+fp32, and compilation is off. It asks for the next batch when a step has ended, which is how it is timed.
 """
 
 import contextlib
@@ -64,7 +64,8 @@ global_batch = asked["micro_batch"] * asked["accumulation"]
 with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
     litgpt.pretrain.setup(
         model_name="gpt", model_config=config, out_dir=Path(folder), data=Data(), devices=1,
-        precision="32-true" if asked["form"] == "equal" else None, logger_name="csv",
+        precision=None if asked["form"] != "equal" and asked["native_precision"] == "bf16" else "32-true",
+        logger_name="csv",
         optimizer={"class_path": "torch.optim.AdamW", "init_args": {"lr": 6e-4, "weight_decay": 0.1}},
         train=TrainArgs(
             save_interval=10**9, log_interval=1, global_batch_size=global_batch,
