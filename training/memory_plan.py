@@ -29,7 +29,7 @@ def memory_by_part(config: Config) -> dict[str, int]:
     parts = {
         "weights": whole // shards["weights"],
         "gradients": whole // shards["gradients"],
-        "optimizer": FLOAT * moments(config) // shards["optimizer"] + copies,
+        "optimizer": FLOAT * _moments_of_rank(config, shards["optimizer"], ranks) + copies,
         "exact_sums": _partial_sums(config, whole),
         "activations": kept,
         "block_backward": max(0, activations.recomputed + activations.in_flight - activations.head),
@@ -39,15 +39,41 @@ def memory_by_part(config: Config) -> dict[str, int]:
     offloaded = {"none": (), "optimizer": ("optimizer",), "parameters": ("weights", "gradients", "optimizer")}
     parts |= dict.fromkeys(offloaded[config.engine.offload], 0)
     parts["gradients"] += _unshared_gradients(config, shards["gradients"], whole)
+    passing = sum(parts[name] for name in ("activations", "block_backward", "logits"))
+    parts["communication"] += max(0, _brought_together(config, ranks) - passing)
     return {**parts, "total": sum(parts.values())}
 
 
 def moments(config: Config) -> int:
     """Numbers that the optimizer keeps about all parameters, and their moving averages."""
-    return sum(
-        _moments_of(config.optimizer, name, shape) + (math.prod(shape) if config.optimizer.ema_decay else 0)
+    return _moments_of_rank(config, 1, 1)
+
+
+def _moments_of_rank(config: Config, num_shards: int, num_owners: int) -> int:
+    """As `moments`, of one rank: its share of what is cut, and the state of the tensors that it owns."""
+    optimizer, shared, owned = config.optimizer, 0, 0
+    for name, shape in parameter_shapes(config.model).items():
+        shared += math.prod(shape) if optimizer.ema_decay else 0
+        kept = _moments_of(optimizer, name, shape)
+        if optimizer.needs_whole(name, len(shape)):
+            owned += kept
+        else:
+            shared += kept
+    return shared // num_shards + owned // num_owners
+
+
+def _brought_together(config: Config, num_ranks: int) -> int:
+    """Bytes with which an update of whole tensors begins: a rank's own weights and gradients whole, and what
+    it sends and gets. That is after the backward."""
+    if num_ranks == 1:
+        return 0
+    numbers = sum(
+        math.prod(shape)
         for name, shape in parameter_shapes(config.model).items()
+        if config.optimizer.needs_whole(name, len(shape))
     )
+    # Whole copies are sent as they are.
+    return FLOAT * numbers // num_ranks * (4 if "weights" in config.engine.traits.cuts else 1)
 
 
 def _moments_of(optimizer: OptimizerConfig, name: str, shape: tuple[int, ...]) -> int:

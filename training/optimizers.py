@@ -1,7 +1,7 @@
 """Optimizers by name, over parameters by name: torch's own, and those of `pytorch_optimizer`.
 
 Most rules work element by element, so that a shard of a parameter is updated as the whole would be. Some need
-the whole tensor (`needs_whole`): an engine that shards parameters brings it together first.
+the whole tensor (`OptimizerConfig.needs_whole`): an engine that shards parameters brings it together first.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,7 +13,7 @@ from torch import nn
 
 from models.families import is_hidden_matrix
 from seedbed.errors import ConfigError
-from training.sections import WHOLE, OptimizerConfig
+from training.sections import OptimizerConfig
 
 DECOUPLED = ("adamw", "muon", "adafactor", "lion")
 """Whose weight decay is a share of the weight; that of the others is added to the gradient, LAMB's to the
@@ -24,11 +24,6 @@ MUON_MOMENTUM = 0.95
 
 STEP = "optimizer/step"
 """How often an optimizer has stepped that counts for all parameters at once."""
-
-
-def needs_whole(config: OptimizerConfig, name: str, num_dims: int) -> bool:
-    """Whether the update of parameter `name` is a function of the whole tensor, not element by element."""
-    return (config.name in WHOLE and config.name != "muon") or _is_muons(config, name, num_dims)
 
 
 def _is_muons(config: OptimizerConfig, name: str, num_dims: int) -> bool:

@@ -1,6 +1,6 @@
 """What to do when memory runs out: which part takes most by the plan, and what makes that smaller."""
 
-import torch
+from pathlib import Path
 
 from seedbed.errors import TrainingError
 from seedbed.progress import human_bytes
@@ -40,9 +40,20 @@ REMEDIES = {
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on a GPU or on the host."""
+    import torch
+
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+
+
+def kernel_kills() -> int:
+    """Processes that this machine's kernel has killed for want of memory since it started; 0 if unknown."""
+    try:
+        counters = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    except (OSError, ValueError):
+        return 0
+    return int(counters.get("oom_kill", 0))
 
 
 def explained(error: BaseException, config: Config, rank: int) -> TrainingError:

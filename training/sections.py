@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+from models.families import is_hidden_matrix
 from seedbed.settings import STRICT
 from training.engine_traits import TRAITS, Traits
 
@@ -126,6 +127,10 @@ class OptimizerConfig(Section):
     """Of an exponential moving average of the weights, kept beside them in fp32: 0.999 averages over about
     1,000 steps. Validation scores it too; export and generate take it with --ema. 0 keeps none."""
 
+    def needs_whole(self, parameter: str, num_dims: int) -> bool:
+        """Whether a parameter's update is a function of the whole tensor, not element by element."""
+        return self.name in WHOLE and (self.name != "muon" or is_hidden_matrix(parameter, num_dims))
+
     @model_validator(mode="after")
     def _consistent(self) -> "OptimizerConfig":
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -240,6 +245,10 @@ class EngineConfig(Section):
             raise ValueError(
                 f'engine.exact = true with engine.name = "{self.name}": the sums over ranks are '
                 "DeepSpeed's, in an order that depends on their number; set engine.name to fsdp or ddp"
+            )
+        if not (self.reshard_after_forward or self.traits.gathers):
+            raise ValueError(
+                f'engine.reshard_after_forward does nothing for engine.name = "{self.name}"; leave it out'
             )
         if self.deepspeed and not self.traits.is_zero:
             raise ValueError(f'engine.deepspeed does nothing for engine.name = "{self.name}"; leave it out')

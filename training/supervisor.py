@@ -26,6 +26,7 @@ from training.console import Console
 from training.devices import threads_per_rank
 from training.launch import Launcher, LocalLauncher, Worker, WorkerSpec
 from training.metrics import read_events
+from training.out_of_memory import explained, kernel_kills
 from training.run_directory import RunDirectory, read_json
 from training.tail import Tail
 
@@ -101,15 +102,15 @@ class Supervisor:
         restarts = fruitless = 0
         while True:
             before = self._newest_step()
-            attempt = self._next_attempt()
+            attempt, kills_before = self._next_attempt(), kernel_kills()
             died = self._run_attempt(attempt, tails)
             if died is None:
                 return
             worker, code = died
             self._raise_if_final(worker, code)
             fruitless = 0 if self._newest_step() > before else fruitless + 1
-            reason = _death(worker, code)
             rank = _rank_of(worker)
+            reason, remedy = self._explained(worker, code, kills_before)
             self.run.event(
                 "worker_died",
                 f"{reason} (see {self.run.log_path(rank)})",
@@ -121,7 +122,7 @@ class Supervisor:
                 raise TrainingError(
                     f"given up after {restarts} restart(s), the last {fruitless} attempt(s) without a new "
                     f"checkpoint; last: {reason}{self._last_words(rank)}",
-                    f"read {self.run.log_path(rank)}; once the cause is mended, --resume {self.run.path}",
+                    f"{remedy}; once the cause is mended, --resume {self.run.path}",
                 )
             # The first restart is immediate; when nothing comes of it, storage or a host may need a moment.
             time.sleep(min(30.0, 2.0**fruitless - 2.0) if fruitless > 1 else 0.0)
@@ -131,6 +132,14 @@ class Supervisor:
                 f"restarting all ranks from step {max(0, self._newest_step())} (restart {restarts})",
                 restart=restarts,
             )
+
+    def _explained(self, worker: Worker, code: int, kills_before: int) -> tuple[str, str]:
+        """(what a worker died of, what to do about it)."""
+        death, rank = _death(worker, code), _rank_of(worker)
+        if code == -signal.SIGKILL and kernel_kills() > kills_before:
+            error = explained(MemoryError(f"{death}, by the kernel"), self.config, rank)
+            return error.message, error.fix
+        return death, f"read {self.run.log_path(rank)}"
 
     def _newest_step(self) -> int:
         return max(list_steps(self.run.path), default=-1)

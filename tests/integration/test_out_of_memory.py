@@ -1,6 +1,8 @@
 """Out of memory, for real: the run ends with what took it, and with settings that take less."""
 
+import os
 import shlex
+from pathlib import Path
 
 import pytest
 from conftest import SEEDBED, run_command
@@ -32,6 +34,42 @@ def test_a_rank_without_memory_says_what_took_it(tmp_path):
     assert "rank 0 ran out of memory; by the plan the largest part are its logits: 12." in run.stderr
     assert "objective.num_chunks, a smaller batch.micro_batch_size" in run.stderr
     assert "restarting" not in run.stderr
+
+
+@pytest.fixture
+def small_cgroup():
+    """A control group with 700 MB of memory; whoever is in it gets no more, and no swap."""
+    group = next(
+        (
+            root / "seedbed-test"
+            for root in (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup"))
+            if (root / "cgroup.procs").exists() and os.access(root, os.W_OK)
+        ),
+        None,
+    )
+    try:
+        assert group is not None
+        group.mkdir()
+    except (AssertionError, OSError):
+        pytest.skip("memory is limited by a control group, which needs root and a writable /sys/fs/cgroup")
+    limit = group / "memory.max" if (group / "memory.max").exists() else group / "memory.limit_in_bytes"
+    limit.write_text("700000000")
+    yield group
+    group.rmdir()
+
+
+@pytest.mark.root
+def test_a_rank_that_the_kernel_kills_is_told_from_one_that_a_person_killed(tmp_path, small_cgroup):
+    """`killed by SIGKILL` would be all that a user hears, restart after restart."""
+    sets = [part for name, value in SETTINGS.items() for part in ("--set", f"{name}={value}")]
+    sets += ["--set", "run.max_restarts=0"]
+    command = shlex.join([str(SEEDBED), "train", "gpt-demo", "--run-dir", "run", *sets])
+    inside = f"echo $$ > {small_cgroup / 'cgroup.procs'}; {command}"
+    run = run_command(["bash", "-c", inside], timeout_s=120, cwd=tmp_path, env={"OMP_NUM_THREADS": "1"})
+    assert run.code == 4, run.stderr
+    assert "ran out of memory; by the plan the largest part are its logits" in run.stderr
+    assert "was killed by SIGKILL, by the kernel" in run.stderr
+    assert "a larger objective.num_chunks" in run.stderr
 
 
 @pytest.mark.parametrize(

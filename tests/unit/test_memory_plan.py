@@ -57,3 +57,21 @@ def test_factored_and_hidden_moments_are_fewer():
     }
     assert kept["adafactor"] < COUNT / 50
     assert COUNT < kept["muon"] < 2 * COUNT
+
+
+def test_a_rank_keeps_the_state_of_what_it_owns():
+    """Muon's momentum is never copied, under ddp either; the rest is AdamW's."""
+    whole = moments(load_config("gpt2-124m", ["optimizer.name=muon"]))
+    momentum = 2 * COUNT - whole
+    found = {engine: parts("optimizer.name=muon", f"engine.name={engine}") for engine in ("ddp", "fsdp")}
+    assert found["ddp"]["optimizer"] == 4 * (whole - momentum + momentum // 4)
+    assert found["fsdp"]["optimizer"] == pytest.approx(whole, rel=1e-6)
+
+
+def test_an_update_of_whole_tensors_has_them_together_after_the_backward():
+    """It counts where activations are small: weights and gradients of what a rank owns, sent and received."""
+    small = ("batch.micro_batch_size=1", "batch.tokens_per_step=32", "model.context=8")
+    lamb, adam = (parts(f"optimizer.name={name}", *small) for name in ("lamb", "adamw"))
+    passing = sum(lamb[name] for name in ("activations", "block_backward", "logits"))
+    # Four ranks: a rank's share, four times.
+    assert lamb["communication"] - adam["communication"] == 4 * lamb["weights"] - passing

@@ -23,7 +23,7 @@ from training.engines.layer_norms import LayerNorms
 from training.engines.ownership import Owners
 from training.engines.rank_engine import RankEngine, fill, prepare_blocks
 from training.objectives import LossSum, Objective
-from training.optimizers import STEP, make_optimizer, needs_whole
+from training.optimizers import STEP, make_optimizer
 
 
 class TorchEngine(RankEngine):
@@ -41,7 +41,7 @@ class TorchEngine(RankEngine):
             {
                 index: tuple(parameter.shape)
                 for index, (name, parameter) in enumerate(self._parameters)
-                if needs_whole(config.optimizer, name, parameter.ndim)
+                if config.optimizer.needs_whole(name, parameter.ndim)
             }
         )
         # What the optimizer knows, as plain tensors: this rank's parts; of parameters that it needs whole,
