@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from seedbed.progress import human_bytes, human_count, human_time
+from training.goodput import account
 
 
 def cell(column: str, value: Any) -> str:
@@ -158,11 +159,13 @@ def eval_view(result: dict[str, Any]) -> Any:
 def run_view(run: dict[str, Any]) -> Any:
     """One run."""
     facts = {key: value for key, value in run["summary"].items() if value is not None}
-    shares = facts.pop("time_shares")
+    shares, times = facts.pop("time_shares"), facts.pop("time_by_cause")
     rows = [{"what": key.replace("_", " "), "value": cell(key, value)} for key, value in facts.items()]
     rows += [
         {"what": f"time {key.replace('_', ' ')}", "value": f"{value:.2%}"} for key, value in shares.items()
     ]
+    if told := account(times):
+        rows.append({"what": "wall time", "value": f"{human_time(times['wall'])}: {told}"})
     if shares:
         rows.append({"what": "time communicating", "value": "not measured: it overlaps with the backward"})
     changed = [{"setting": k, "recipe": v[0], "this run": v[1]} for k, v in run["difference"].items()]

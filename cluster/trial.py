@@ -12,7 +12,9 @@ from training.metrics import surviving_rows
 from training.supervisor import Supervisor
 
 WITHOUT: dict[str, Any] = {
-    "run.max_restarts": 0,
+    "restarts.program": 0,
+    "restarts.infrastructure": 0,
+    "restarts.preemptions": 0,
     "checkpoint.keep_every": 0,
     "eval.every_steps": 0,
     "eval.patience": 0,

@@ -13,6 +13,8 @@ EXIT_USAGE = 2
 EXIT_DATA = 3
 EXIT_TRAINING = 4
 EXIT_PREEMPTED = 5
+# Between a worker and its supervisor alone.
+EXIT_ROLLED_BACK = 6
 
 
 class SeedbedError(Exception):
@@ -70,6 +72,12 @@ class Preempted(SeedbedError):
     """The run was asked to stop; a checkpoint holds everything that it did."""
 
     exit_code = EXIT_PREEMPTED
+
+
+class RolledBack(SeedbedError):
+    """The run goes on from an earlier step; workers end, to be started again."""
+
+    exit_code = EXIT_ROLLED_BACK
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -15,6 +15,7 @@ from models.config import ModelConfig
 from models.families import CONFIGS, AnyModelConfig
 from models.families import kind_of as kind_of_model
 from seedbed.files import digest_of
+from training.resilience import GuardsConfig, RestartsConfig, TimeoutsConfig
 from training.sections import (
     ADAMS,
     FLAT,
@@ -48,6 +49,9 @@ class Config(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     engine: EngineConfig = EngineConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    guards: GuardsConfig = GuardsConfig()
+    restarts: RestartsConfig = RestartsConfig()
+    timeouts: TimeoutsConfig = TimeoutsConfig()
     eval: EvalConfig = EvalConfig()
     tracking: TrackingConfig = TrackingConfig()
 

@@ -15,6 +15,10 @@ class Console:
     SHOWN_EVENTS = (
         "worker_died",
         "restarted",
+        "hang",
+        "step_skipped",
+        "spike",
+        "rolled_back",
         "checkpoint_quarantined",
         "checkpoint_failed",
         "tracking_off",
@@ -54,7 +58,7 @@ class Console:
         elif kind == "checkpoint":
             self.line(
                 f"step {step:>6}  checkpoint saved: {human_bytes(row['bytes'])}, training blocked "
-                f"{row['blocked_s'] * 1000:.0f} ms, written in {row['written_s']:.2f} s"
+                f"{row['blocked_s'] * 1000:.0f} ms, written in {row['written_s']:.2f} s, state {row['state']}"
             )
 
     def _train_row(self, row: dict[str, Any]) -> None:
@@ -62,7 +66,8 @@ class Console:
         if self.bar.done == 0 or step <= self.bar.done:
             self.bar.start_at(step - 1)
         self.bar.done = step - 1
-        self.bar.note = f"loss {row['loss']:.3f}"
+        loss = "not a number" if row["loss"] is None else f"{row['loss']:.4f}"
+        self.bar.note = f"loss {loss}"
         with contextlib.suppress(OSError, ValueError):
             self.bar.advance()
         self._recent = [*self._recent[-19:], row["step_s"]]
@@ -71,7 +76,7 @@ class Console:
         step_s = sum(self._recent) / len(self._recent)
         left = human_time((self.config.run.steps - step) * step_s)
         self.line(
-            f"step {step:>6}/{self.config.run.steps}  loss {row['loss']:.4f}  lr {row['lr']:.2e}  "
+            f"step {step:>6}/{self.config.run.steps}  loss {loss}  lr {row['lr']:.2e}  "
             f"{human_count(self.config.batch.tokens_per_step / step_s)} tokens/s  {_mfu(row)}  "
             f"{human_bytes(row['memory_bytes'])}  {left} left  goodput {row['goodput']:.0%}"
         )

@@ -58,8 +58,9 @@ def working_seconds(run_dir: Path, now: float) -> float:
 
 
 def productive_seconds(rows: list[dict[str, Any]]) -> float:
-    """Time spent in steps that survive."""
-    return sum(float(row.get("step_s") or 0.0) for row in rows if row.get("kind") == "train")
+    """Time spent in steps that survive and were learnt from."""
+    learnt = (row for row in rows if row.get("kind") == "train" and not row.get("skipped"))
+    return sum(float(row.get("step_s") or 0.0) for row in learnt)
 
 
 def time_shares(rows: list[dict[str, Any]]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import faulthandler
 import json
 import os
 import signal
@@ -34,6 +35,14 @@ class StopFlag:
 
     def _set(self, *_: Any) -> None:
         self.is_set = True
+
+
+def answer_for_stacks() -> None:
+    """Write the Python stacks of all threads, on SIGUSR1, to the file that the launcher named, if it did."""
+    path = os.environ.get("SEEDBED_STACK_FILE")
+    if path:
+        file = open(path, "wb", buffering=0)  # noqa: SIM115 - written to from a signal handler, for good
+        faulthandler.register(signal.SIGUSR1, file=file, all_threads=True)
 
 
 def set_arithmetic() -> None:

@@ -73,6 +73,7 @@ class Recorder:
             blocked_s=result.blocked_s,
             written_s=result.written_s,
             bytes=result.num_bytes,
+            state=result.state,
         )
         settings = self.config.checkpoint
         self.best = result.best
@@ -82,13 +83,13 @@ class Recorder:
         except OSError as error:
             self.event("retention_failed", f"old checkpoints could not be deleted: {error}")
 
-    def beat(self, step: int, phase: str) -> None:
+    def beat(self, step: int, phase: str, **details: Any) -> None:
         """Tell the supervisor what this rank is doing; at most once a second within one phase."""
         now = time.monotonic()
         if phase == self._last_phase and now - self._last_beat < HEARTBEAT_EVERY_S:
             return
         self._last_beat, self._last_phase = now, phase
-        beat(self.run, self.rank, step, phase)
+        beat(self.run, self.rank, step, phase, **details)
         if self.rank == 0 and phase == "training":
             self.run.write_status("running", step)
 

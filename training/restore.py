@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.order_hash import as_floats, from_floats
 from seedbed.errors import CheckpointError, DamagedError
-from training.checkpoint import layout
+from training.checkpoint import layout, state_digest
 from training.checkpoint.reader import Checkpoint
+from training.guards import GuardState
 from training.run_directory import INIT_FROM
 from training.state import TrainState
 
@@ -43,7 +45,8 @@ def restore(trainer: "Trainer") -> TrainState:
             f"{run.path} has no sound checkpoint left; put aside as damaged: {', '.join(aside_names)}",
             "restore one from a copy; or, to start over, delete these folders",
         )
-    state = TrainState()
+    state = TrainState(passed_over=run.passed_over())
+    state.position = state.after(0)
     message = "started from initial weights"
     source = run.record().get("init_from")
     if source:
@@ -81,7 +84,11 @@ def _try_load(trainer: "Trainer", path: Path) -> tuple[Checkpoint | None, str]:
         trainer.engine.load_state(checkpoint.read)
 
     # Loading takes all ranks: one that cannot even open the step must not leave the others to it.
-    for attempt in (opened, loaded):
+    def proved() -> None:
+        assert checkpoint is not None
+        _check_state(trainer, checkpoint)
+
+    for attempt in (opened, loaded, proved):
         problem = ""
         try:
             attempt()
@@ -92,17 +99,37 @@ def _try_load(trainer: "Trainer", path: Path) -> tuple[Checkpoint | None, str]:
     return checkpoint, ""
 
 
+def _check_state(trainer: "Trainer", checkpoint: Checkpoint) -> None:
+    """Raises DamagedError when what the ranks hold now, put together, is not what was saved."""
+    stored = checkpoint.manifest.get("state", {})
+    own = state_digest.digests(trainer.engine.state())
+    for kind in sorted(stored):
+        held = trainer.engine.sum_over_ranks([float(kind in own)])[0]
+        found = from_floats(trainer.engine.sum_over_ranks(as_floats(own.get(kind, 0))))
+        if held and f"{found:016x}" != stored[kind]:
+            raise DamagedError(
+                f"{checkpoint.path}: '{kind}' was loaded as another state than the one that was saved",
+                "use another step, and report this: the files themselves are whole",
+            )
+
+
 def _resumed(trainer: "Trainer", checkpoint: Checkpoint) -> TrainState:
-    state = TrainState(checkpoint.step, checkpoint.position)
+    kept = checkpoint.manifest["trainer"]
+    # A roll-back is written down before any checkpoint could know of it.
+    passed_over = {(start, end) for start, end in [*kept.get("passed_over", ()), *trainer.run.passed_over()]}
+    state = TrainState(checkpoint.step, checkpoint.position, guards=GuardState.load(kept.get("guards", {})))
+    state.passed_over = sorted(passed_over)
+    state.position = state.after(state.position)
     # A branch begins without its parent's validations: its data and its settings may be others.
     if trainer.run.record().get("forked_from", {}).get("step") != checkpoint.step:
-        kept = checkpoint.manifest["trainer"]
         state.least, state.num_stale = kept.get("patience", (None, 0))
         best = kept["best"]
         if best and layout.step_dir(trainer.run.path, best[1]).is_dir():
             trainer.recorder.best = (float(best[0]), int(best[1]))
             state.lowest = float(best[0])
-    _begin(trainer, state, f"resumed from step {checkpoint.step}")
+    saved = checkpoint.manifest.get("state", {})
+    shown = state_digest.shown({kind: int(value, 16) for kind, value in saved.items()})
+    _begin(trainer, state, f"resumed from step {checkpoint.step} (state {shown})")
     before, now = checkpoint.manifest.get("world", {}), trainer.world()
     free = {"engine", "num_ranks"} if trainer.config.engine.exact else set()
     changed = [

@@ -75,6 +75,24 @@ class RunDirectory:
             )
         return record
 
+    def passed_over(self) -> list[tuple[int, int]]:
+        """Stretches of data positions that roll-backs decided not to learn from; DataError if damaged."""
+        path = self.path / "passed-over.json"
+        if not path.exists():
+            return []
+        record = read_json(path)
+        if record.get("digest") != digest_of(record.get("positions")):
+            raise DataError(
+                f"{path} is damaged: it says which data the run does not learn from",
+                "restore it: its last content is in the `rolled_back` events of events.jsonl",
+            )
+        return [(start, end) for start, end in record["positions"]]
+
+    def pass_over(self, positions: list[tuple[int, int]]) -> None:
+        """Write them down, durably."""
+        value = {"positions": positions, "digest": digest_of(positions)}
+        write_json(self.path / "passed-over.json", value)
+
     def status(self) -> dict[str, Any]:
         """`status.json`; state 'unknown' when it cannot be read."""
         return read_json(self.path / "status.json") or {"state": "unknown"}

@@ -27,8 +27,6 @@ class RunConfig(Section):
     """Initial weights, data order and dropout are functions of it."""
     steps: int = Field(1000, ge=1, le=10**12, json_schema_extra=SCHEDULE)
     """Optimizer steps in all."""
-    max_restarts: int = Field(10, ge=0, json_schema_extra=PLACEMENT)
-    """How often dead workers are replaced before the run is given up."""
     stop_grace_s: float = Field(300.0, gt=0, json_schema_extra=PLACEMENT)
     """Seconds that a stop waits for the last checkpoint before workers are killed."""
 
@@ -245,10 +243,6 @@ class EngineConfig(Section):
             raise ValueError(
                 f'engine.exact = true with engine.name = "{self.name}": the sums over ranks are '
                 "DeepSpeed's, in an order that depends on their number; set engine.name to fsdp or ddp"
-            )
-        if not (self.reshard_after_forward or self.traits.gathers):
-            raise ValueError(
-                f'engine.reshard_after_forward does nothing for engine.name = "{self.name}"; leave it out'
             )
         if self.deepspeed and not self.traits.is_zero:
             raise ValueError(f'engine.deepspeed does nothing for engine.name = "{self.name}"; leave it out')

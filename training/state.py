@@ -1,6 +1,8 @@
 """What a resume needs beside tensors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from training.guards import GuardState
 
 
 @dataclass
@@ -18,3 +20,14 @@ class TrainState:
     """Validations since."""
     lowest: float | None = None
     """Least validation loss so far, by however little."""
+    guards: GuardState = field(default_factory=GuardState)
+    """What guards remember of the steps before."""
+    passed_over: list[tuple[int, int]] = field(default_factory=list)
+    """Stretches of data positions, from the one up to the other, that the run does not learn from."""
+
+    def after(self, position: int) -> int:
+        """The first data position from `position` on that is not passed over."""
+        for start, end in sorted(self.passed_over):
+            if start <= position < end:
+                position = end
+        return position

@@ -3,15 +3,17 @@
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from seedbed.errors import (
     EXIT_DATA,
     EXIT_OK,
     EXIT_PREEMPTED,
+    EXIT_ROLLED_BACK,
     EXIT_TRAINING,
     EXIT_USAGE,
     DataError,
@@ -24,6 +26,8 @@ from training.checkpoint.layout import list_steps
 from training.config import Config
 from training.console import Console
 from training.devices import threads_per_rank
+from training.goodput import account, time_by_cause
+from training.hangs import Hang, HangWatch
 from training.launch import Launcher, LocalLauncher, Worker, WorkerSpec
 from training.metrics import read_events
 from training.out_of_memory import explained, kernel_kills
@@ -31,7 +35,6 @@ from training.run_directory import RunDirectory, read_json
 from training.tail import Tail
 
 POLL_S = 0.1
-NO_PROGRESS_RESTARTS = 3
 SAME_REQUEST_S = 1.0
 # How long the fellows of a dead worker have to end by themselves and say what they saw.
 LAST_WORDS_S = 2.0
@@ -49,6 +52,15 @@ class Stopping:
     requests: int
 
 
+class Ended(NamedTuple):
+    """How an attempt ended that did not finish."""
+
+    worker: Worker
+    code: int
+    hang: tuple[str, str] | None = None
+    """What hung, and what to do about it."""
+
+
 class Supervisor:
     """Runs `engine.num_ranks` workers until the run is finished, stopped or given up."""
 
@@ -61,6 +73,7 @@ class Supervisor:
         """Called while workers run; what a demonstration or a test uses to reach them."""
         self._workers: list[Worker] = []
         self._stop_requests = 0
+        self._started = time.monotonic()
         self._last_stop_request = -SAME_REQUEST_S
 
     def supervise(self) -> None:
@@ -82,6 +95,8 @@ class Supervisor:
             self.run.event(state, message or f"finished at step {step}", step=step)
             self.run.write_status(state, step, message)
             self._show(tails)
+            if told := account(time_by_cause(self.run.path)):
+                self.console.line(told)
             self.console.close()
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -99,39 +114,52 @@ class Supervisor:
         self._last_stop_request = time.monotonic()
 
     def _restart_until_done(self, tails: tuple[Tail, Tail]) -> None:
-        restarts = fruitless = 0
+        restarts: Counter[str] = Counter()
+        fruitless = 0
         while True:
             before = self._newest_step()
             attempt, kills_before = self._next_attempt(), kernel_kills()
-            died = self._run_attempt(attempt, tails)
-            if died is None:
+            ended = self._run_attempt(attempt, tails)
+            if ended is None:
                 return
-            worker, code = died
+            worker, code, hang = ended
+            if code == EXIT_ROLLED_BACK:
+                # Said by rank 0 already, and counted by the guards.
+                continue
             self._raise_if_final(worker, code)
             fruitless = 0 if self._newest_step() > before else fruitless + 1
-            rank = _rank_of(worker)
-            reason, remedy = self._explained(worker, code, kills_before)
-            self.run.event(
-                "worker_died",
-                f"{reason} (see {self.run.log_path(rank)})",
-                rank=rank,
-                code=code,
-                attempt=attempt,
-            )
-            if fruitless > NO_PROGRESS_RESTARTS or restarts >= self.config.run.max_restarts:
+            reason, remedy = hang or self._explained(worker, code, kills_before)
+            cause = _cause(code, bool(hang))
+            self._tell_death(worker, code, attempt, cause, reason)
+            budget = getattr(self.config.restarts, cause)
+            if fruitless > self.config.restarts.without_progress or restarts[cause] >= budget:
                 raise TrainingError(
-                    f"given up after {restarts} restart(s), the last {fruitless} attempt(s) without a new "
-                    f"checkpoint; last: {reason}{self._last_words(rank)}",
+                    f"given up after {restarts.total()} restart(s) ({cause}: {restarts[cause]} of {budget}), "
+                    f"the last {fruitless} attempt(s) without a new checkpoint; last: {reason}"
+                    f"{self._last_words(_rank_of(worker))}",
                     f"{remedy}; once the cause is mended, --resume {self.run.path}",
                 )
             # The first restart is immediate; when nothing comes of it, storage or a host may need a moment.
             time.sleep(min(30.0, 2.0**fruitless - 2.0) if fruitless > 1 else 0.0)
-            restarts += 1
+            restarts[cause] += 1
             self.run.event(
                 "restarted",
-                f"restarting all ranks from step {max(0, self._newest_step())} (restart {restarts})",
-                restart=restarts,
+                f"restarting all ranks from step {max(0, self._newest_step())} (restart {restarts.total()}; "
+                f"{cause}: {restarts[cause]} of {budget})",
+                restart=restarts.total(),
+                cause=cause,
             )
+
+    def _tell_death(self, worker: Worker, code: int, attempt: int, cause: str, reason: str) -> None:
+        rank = _rank_of(worker)
+        self.run.event(
+            "worker_died",
+            f"{reason} (see {self.run.log_path(rank)})",
+            rank=rank,
+            code=code,
+            attempt=attempt,
+            cause=cause,
+        )
 
     def _explained(self, worker: Worker, code: int, kills_before: int) -> tuple[str, str]:
         """(what a worker died of, what to do about it)."""
@@ -150,8 +178,8 @@ class Supervisor:
         self.run.event("attempt_launched", f"launching attempt {attempt}", attempt=attempt)
         return attempt
 
-    def _run_attempt(self, attempt: int, tails: tuple[Tail, Tail]) -> tuple[Worker, int] | None:
-        """Run all ranks to their end; None when they finished, else who died first, and how."""
+    def _run_attempt(self, attempt: int, tails: tuple[Tail, Tail]) -> Ended | None:
+        """Run all ranks to their end; None when they finished, else who died first, or hung, and how."""
         self.run.write_status("starting", max(0, self._newest_step()))
         for path in (self.run.path / "heartbeats").glob("*.json"):
             path.unlink(missing_ok=True)
@@ -161,6 +189,7 @@ class Supervisor:
         for rank in range(self.config.engine.num_ranks):
             self._workers.append(self.launcher.start(self._spec(rank, attempt, rendezvous)))
         stopping: Stopping | None = None
+        watch = HangWatch(self.run, self.config.timeouts, len(self._workers))
         while True:
             codes = [worker.poll() for worker in self._workers]
             self._show(tails)
@@ -168,7 +197,10 @@ class Supervisor:
                 return None
             saving = None in codes and {code for code in codes if code} == {EXIT_PREEMPTED}
             if any(codes) and not saving:
-                return self._first_cause()
+                return Ended(*self._first_cause())
+            if hang := watch.look(self._workers):
+                return self._ended(hang)
+            self._stop_in_time()
             if self._stop_requests and stopping is None:
                 stopping = Stopping(time.monotonic() + self.config.run.stop_grace_s, self._stop_requests)
                 self.console.line("stopping: saving a checkpoint first (again to stop at once)")
@@ -181,6 +213,21 @@ class Supervisor:
             if self.on_poll is not None:
                 self.on_poll(self._workers)
             time.sleep(POLL_S)
+
+    def _ended(self, hang: Hang) -> "Ended":
+        """Write down what hung, and end all workers."""
+        self.run.event("hang", hang.message, rank=hang.rank, silent_s=hang.silent_s, stacks=hang.stacks)
+        for worker in self._workers:
+            worker.kill()
+        remedy = f"its stack, and those of the others, are in the event `hang` of {self.run.events.path}"
+        return Ended(self._workers[hang.rank], -signal.SIGKILL, (hang.message, remedy))
+
+    def _stop_in_time(self) -> None:
+        """Ask for a stop when the job's time is over."""
+        limit_s = self.config.timeouts.job_s
+        if limit_s and not self._stop_requests and time.monotonic() - self._started > limit_s:
+            self.console.line(f"{limit_s:g} s are over (timeouts.job_s)")
+            self._stop_requests += 1
 
     def _first_cause(self) -> tuple[Worker, int]:
         """Of the workers that died, the one that the others died of.
@@ -207,7 +254,7 @@ class Supervisor:
             words = read_json(self.run.heartbeat_path(rank)).get("error", "")
             message, _, fix = words.partition("\n  fix: ")
             raise RAISED[code](message or _death(worker, code), fix or f"read {self.run.log_path(rank)}")
-        if self._stop_requests or code == EXIT_PREEMPTED:
+        if self._stop_requests:
             raise self._stopped()
 
     def _stopped(self, how: str = "") -> SeedbedError:
@@ -256,8 +303,17 @@ def _rank_of(worker: Worker) -> int:
     return int(worker.name.removeprefix("rank-"))
 
 
+def _cause(code: int, hung: bool) -> str:
+    """Whose budget of `[restarts]` an end is taken from."""
+    if code == EXIT_PREEMPTED:
+        return "preemptions"
+    return "infrastructure" if hung or code < 0 else "program"
+
+
 def _death(worker: Worker, code: int) -> str:
     if code < 0:
         known = {number.value: number.name for number in signal.Signals}
         return f"{worker.name} was killed by {known.get(-code, f'signal {-code}')}"
+    if code == EXIT_PREEMPTED:
+        return f"{worker.name} was asked to stop by somebody else, and saved"
     return f"{worker.name} ended with exit code {code}"

@@ -27,10 +27,12 @@ from training.datasets import (
 )
 from training.devices import device_rates, memory_bytes, packages_of
 from training.engines import ENGINES, Engine, Group
+from training.guards import Guards, Verdict, describe
 from training.objectives import with_step_weights
 from training.processes import StopFlag
 from training.recipes import to_toml
 from training.recorder import Recorder
+from training.rollback import roll_back
 from training.run_directory import RunDirectory
 from training.schedules import learning_rate
 from training.state import TrainState
@@ -170,36 +172,72 @@ class Trainer:
         if not_compiled:
             self._run_eagerly(int(not_compiled), step)
         loss_mean = loss_sum / weight_sum if weight_sum else math.nan
-        lr = learning_rate(step, self.config)
-        with record_function("seedbed.optimizer"):
-            norm = self.engine.step(lr, weight_sum) if math.isfinite(loss_mean) else math.nan
-        skipped: dict[str, Any] = {}
-        if self.engine.loss_scale is not None and math.isfinite(loss_mean):
-            skipped = {"skipped": not math.isfinite(norm), "loss_scale": self.engine.loss_scale}
-        if not (math.isfinite(loss_mean) and (math.isfinite(norm) or skipped)):
-            raise TrainingError(
-                f"step {step}: loss {loss_mean}, gradient norm {norm}; nothing was updated by this step",
-                "lower optimizer.lr, raise schedule.warmup_share, or look at the samples from position "
-                f"{state.position} to {state.position + self.layout.samples_per_step - 1}",
-            )
-        state.step, state.position, state.validated = (
-            step,
-            state.position + self.layout.samples_per_step,
-            None,
-        )
+        means = [
+            total / weight if weight else 0.0
+            for total, weight in zip(sums[-2 * num : -num], sums[-num:], strict=True)
+        ]
+        update, verdict = self._update(state, loss_mean, weight_sum, means)
+        state.step, state.position, state.validated = step, self._following(state), None
         self._record_step(
             state,
-            loss=loss_mean,
-            grad_norm=norm if math.isfinite(norm) else None,
-            **skipped,
-            lr=lr,
+            loss=loss_mean if math.isfinite(loss_mean) else None,
+            **update,
             step_s=time.perf_counter() - started,
             data_s=data_s,
             data_hash=show_digest(from_floats(digests)),
         )
-        if watched:
+        if watched and not update.get("skipped"):
             self.recorder.row("layers", state.step, **self.engine.layer_norms)
+        if verdict.back_before is not None:
+            roll_back(self, state, verdict)
         return stopping > 0
+
+    def _following(self, state: TrainState) -> int:
+        """Where the data of the step after the next begins."""
+        return state.after(state.position + self.layout.samples_per_step)
+
+    def _update(
+        self, state: TrainState, loss: float, weight: float, losses: list[float]
+    ) -> tuple[dict[str, Any], Verdict]:
+        """Learn from a step, unless the guards object: (what is recorded of it, what they say).
+
+        `losses` are those of its micro-batches.
+        """
+        step, guards = state.step + 1, Guards(self.config.guards, state.guards)
+        lr, norm = learning_rate(step, self.config) * guards.lr_factor(step), None
+        with record_function("seedbed.optimizer"):
+            if guards.problem_of_loss(loss):
+                self.engine.skip()
+            else:
+                norm = self.engine.step(lr, weight, max_norm=guards.max_norm)
+        known = norm is not None and math.isfinite(norm)
+        update = {"lr": lr, "grad_norm": norm if known else None}
+        if self.engine.loss_scale is not None and norm is not None:
+            update |= {"skipped": not known, "loss_scale": self.engine.loss_scale}
+            if not known:
+                # Overflows are how a loss scale is found.
+                return update, Verdict()
+        verdict = guards.note(step, state.position, self._following(state), loss, norm)
+        if verdict.problem:
+            skipped = not known or guards.settings.spikes == "act"
+            update["skipped"] = skipped
+            self.recorder.event(
+                "step_skipped" if skipped else "spike",
+                describe(verdict, step, skipped, losses, self._samples(state.position)),
+                step=step,
+                position=state.position,
+                following=self._following(state),
+                losses=losses,
+            )
+        return update, verdict
+
+    def _samples(self, position: int) -> list[str]:
+        """What the micro-batches of the step from `position` read, as text."""
+        size = self.layout.micro_batch_size
+        return [
+            f"{first} to {first + size - 1}"
+            for first in range(position, position + self.layout.samples_per_step, size)
+        ]
 
     def _micro_batches(
         self, batches: list[Any], position: int
@@ -236,7 +274,7 @@ class Trainer:
         self.recorder.event("not_compiled", message, step=step, ranks=num_failures)
 
     def _record_step(self, state: TrainState, *, step_s: float, **measured: Any) -> None:
-        self.recorder.beat(state.step, "training")
+        self.recorder.beat(state.step, "training", step_s=step_s)
         tokens_per_s = self.config.batch.tokens_per_step / step_s
         flops = flops_per_token(self.config.model)
         self.recorder.row(
@@ -250,7 +288,7 @@ class Trainer:
             mfu_full=tokens_per_s * flops.full / self.peak_flops if self.peak_flops else None,
             mfu_causal=tokens_per_s * flops.causal / self.peak_flops if self.peak_flops else None,
             memory_bytes=memory_bytes(self.group.device),
-            goodput=self.recorder.goodput(step_s),
+            goodput=self.recorder.goodput(0.0 if measured.get("skipped") else step_s),
             epoch=epochs(self.train_data, state.position),
         )
 
@@ -258,7 +296,7 @@ class Trainer:
         """Start saving this step; blocks until the save before it is done and tensors are copied."""
         started = time.perf_counter()
         self.recorder.beat(state.step, "saving")
-        self._settle_save()
+        self.settle_save()
         best = self.recorder.best
         if state.validated is not None and (best is None or state.validated < best[0]):
             best = (state.validated, state.step)
@@ -272,11 +310,17 @@ class Trainer:
             "identity_hash": record.get("identity_hash"),
             "dataset_digest": digest(self.datasets),
             "tokenizer_fingerprint": self.tokenizer.fingerprint,
-            "trainer": {"best": best, "patience": [state.least, state.num_stale]},
+            "trainer": {
+                "best": best,
+                "patience": [state.least, state.num_stale],
+                "guards": state.guards.save(),
+                "passed_over": state.passed_over,
+            },
         }
         self.saver.save(self.engine.state(), manifest, started)
+        self.recorder.beat(state.step, "training")
 
-    def _settle_save(self) -> bool:
+    def settle_save(self) -> bool:
         """Agree on how the save under way ended, so that rank 0 waits for no part that will not come.
 
         Returns whether it succeeded; what a failed one left behind is deleted.
@@ -297,9 +341,9 @@ class Trainer:
     def finish(self, state: TrainState, phase: str) -> None:
         """Wait until the last step is on disk, on all ranks; raises TrainingError when it cannot be."""
         self.batches.close()
-        if not self._settle_save():
+        if not self.settle_save():
             self.save(state)
-            if not self._settle_save():
+            if not self.settle_save():
                 raise TrainingError(
                     f"step {state.step} is trained but could not be saved: "
                     f"{self.saver.own_failure or 'another rank could not write its part'}",

@@ -51,6 +51,7 @@ def validate(trainer: "Trainer", state: TrainState) -> None:
     )
     if trainer.config.eval.prompt:
         _continue_prompt(trainer, state.step)
+    trainer.recorder.beat(state.step, "training")
 
 
 def _loss(trainer: "Trainer", sums: dict[str, tuple[float, float]]) -> float:

@@ -14,18 +14,23 @@ from seedbed.errors import EXIT_OTHER, Preempted, SeedbedError
 from training.devices import threads_per_rank
 from training.loop import fit
 from training.out_of_memory import explained, is_out_of_memory
-from training.processes import StopFlag, process_group, set_arithmetic, stop_when_parent_dies
+from training.processes import (
+    StopFlag,
+    answer_for_stacks,
+    process_group,
+    set_arithmetic,
+    stop_when_parent_dies,
+)
 from training.recorder import beat
 from training.run_directory import RunDirectory
 from training.trainer import Trainer
-
-COLLECTIVE_TIMEOUT_S = 600.0
 
 
 def main() -> int:
     """Run one rank; the exit code says how it ended."""
     options = _parser().parse_args()
     stop = StopFlag()
+    answer_for_stacks()
     stop_when_parent_dies(options.parent_pid)
     run = RunDirectory(Path(options.run_dir))
     set_arithmetic()
@@ -33,9 +38,8 @@ def main() -> int:
     try:
         config = run.config()
         torch.set_num_threads(threads_per_rank(config.engine))
-        with process_group(
-            options.rank, config.engine.num_ranks, config.engine.device, rendezvous, COLLECTIVE_TIMEOUT_S
-        ) as group:
+        engine, timeout_s = config.engine, config.timeouts.collective_s
+        with process_group(options.rank, engine.num_ranks, engine.device, rendezvous, timeout_s) as group:
             fit(Trainer(run, group, options.attempt, stop))
     except Preempted as stopped:
         say(str(stopped))

@@ -38,7 +38,7 @@ def _compare(form: str, quick: bool) -> dict[str, Any]:
     from data_bench.spread import spread
 
     threads = 1 if quick else len(os.sched_getaffinity(0))
-    steps, warm_up, rounds = (2, 2, 1) if quick else (8, 3, 5 if form == "equal" else 3)
+    steps, warm_up, rounds = (2, 2, 1) if quick else (8, 3, 4 if form == "equal" else 2)
     precision = choose_precision(EngineConfig(device="cpu"))
     settings = sized(quick, ACCUMULATION)
     shape = json.dumps(

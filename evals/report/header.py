@@ -11,6 +11,7 @@ from evals.report.results import newest_result
 from evals.report.series import column, moving_mean, smoothing_window
 from evals.report.tables import NONE, clock, interval
 from seedbed.progress import human_count, human_time
+from training.goodput import account, time_by_cause
 from training.metrics import productive_seconds, working_seconds
 
 
@@ -73,7 +74,7 @@ def _tiles(record: RunRecord, now: float) -> str:
         _bits_tile(record, validation),
         _time_tile(record, now),
         _rate_tile(train),
-        ("Goodput", _percent(last.get("goodput")), "share of wall time in steps that count"),
+        ("Goodput", _percent(last.get("goodput")), _lost(record)),
         (
             "Restarts",
             f"{record.count('restarted'):,}",
@@ -136,6 +137,12 @@ def _rate_tile(train: list[Row]) -> tuple[str, str, str]:
     rates = column(train, "tokens_per_s")
     rates = rates[np.isfinite(rates)]
     return "Tokens/s", human_count(float(np.median(rates))) if len(rates) else NONE, "median of all steps"
+
+
+def _lost(record: RunRecord) -> str:
+    """What kept the run from steps that count; of a run without records of it, what goodput is."""
+    _, _, lost = account(time_by_cause(record.path)).partition("; ")
+    return lost or "share of wall time in steps that count"
 
 
 def _deaths(record: RunRecord) -> str:

@@ -62,7 +62,7 @@ def small_cgroup():
 def test_a_rank_that_the_kernel_kills_is_told_from_one_that_a_person_killed(tmp_path, small_cgroup):
     """`killed by SIGKILL` would be all that a user hears, restart after restart."""
     sets = [part for name, value in SETTINGS.items() for part in ("--set", f"{name}={value}")]
-    sets += ["--set", "run.max_restarts=0"]
+    sets += ["--set", "restarts.infrastructure=0"]
     command = shlex.join([str(SEEDBED), "train", "gpt-demo", "--run-dir", "run", *sets])
     inside = f"echo $$ > {small_cgroup / 'cgroup.procs'}; {command}"
     run = run_command(["bash", "-c", inside], timeout_s=120, cwd=tmp_path, env={"OMP_NUM_THREADS": "1"})

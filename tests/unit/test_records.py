@@ -6,6 +6,7 @@ import pytest
 
 from seedbed.files import Journal, append_line, read_lines
 from training.checkpoint.writer import SaveResult
+from training.goodput import account, time_by_cause
 from training.metrics import productive_seconds, surviving_rows, time_shares, working_seconds
 from training.recipes import load_config
 from training.recorder import Recorder
@@ -117,3 +118,38 @@ def test_time_in_which_nothing_is_learnt_is_told_apart(tmp_path):
         {"eval_s": 3.0},
     ]
     assert time_shares(rows) == {"waiting_for_data": 0.05, "saving": 0.1, "validating": 0.3}
+
+
+def test_lost_time_is_accounted_for_by_its_cause(tmp_path):
+    """A user would not know whether to save more often, to mend the program or to leave the provider."""
+    event(tmp_path, "session_started", 0)
+    event(tmp_path, "attempt_started", 8, attempt=0, from_step=0)
+    for number, moment in ((1, 12), (2, 14), (3, 16)):
+        step(tmp_path, 0, number, moment, step_s=2.0)
+    append_line(
+        tmp_path / "metrics.jsonl",
+        {"kind": "checkpoint", "attempt": 0, "step": 2, "time": 15, "blocked_s": 0.5},
+    )
+    event(tmp_path, "worker_died", 30, attempt=0, cause="infrastructure")
+    event(tmp_path, "attempt_started", 34, attempt=1, from_step=2)
+    step(tmp_path, 1, 3, 38, step_s=2.0)
+    event(tmp_path, "rolled_back", 39, step=2)
+    event(tmp_path, "attempt_started", 40, attempt=2, from_step=2)
+    step(tmp_path, 2, 3, 45, step_s=2.0)
+    event(tmp_path, "finished", 50)
+    found = time_by_cause(tmp_path)
+    # Step 3 was trained three times: what counts are steps 1, 2 and the last 3.
+    assert found == {
+        "wall": 50,
+        "productive": 6,
+        "starting": 10,
+        # From the end of step 2 to where the next attempt began; then to where the one after it did.
+        "infrastructure": 22,
+        "rolled_back": 7,
+        "saving": 0.5,
+        "other": 4.5,
+    }
+    assert account({"wall": 100.0, "productive": 91.0, "starting": 0.2, "saving": 3.0, "other": 5.8}) == (
+        "goodput 91%; lost: other 6%, saving 3%"
+    )
+    assert time_by_cause(tmp_path / "nothing") == {}

@@ -21,6 +21,7 @@ from seedbed.errors import SeedbedError
 from seedbed.files import digest_of, fsync_dir, hash_file, write_atomic, write_json
 from training.checkpoint import layout
 from training.checkpoint.reader import FORMAT, VERSION
+from training.checkpoint.state_digest import digests, shown, together
 from training.checkpoint.tensors import DTYPES, write_tensors
 from training.engines.base import Shard
 
@@ -38,6 +39,8 @@ class SaveResult:
     written_s: float = 0.0
     num_bytes: int = 0
     error: str = ""
+    state: str = ""
+    """The digest of what was saved, as `training.checkpoint.state_digest` shows it."""
     best: tuple[float, int] | None = None
     """Validation loss and step of the best checkpoint, once this one is on disk."""
 
@@ -108,7 +111,7 @@ class Saver:
             self._write_part(temporary, copies)
             self._written.set()
             if self.rank == 0:
-                result.num_bytes = self._commit(temporary, manifest)
+                result.num_bytes, result.state = self._commit(temporary, manifest)
         except Exception as error:
             # Whatever it was, it must reach the loop: nobody else hears what happens in this thread.
             self.own_failure = result.error = str(error) or type(error).__name__
@@ -140,12 +143,17 @@ class Saver:
             }
             for (shard, values), byte_range in zip(copies, ranges, strict=True)
         ]
-        write_json(self._receipt(temporary, self.rank), {"file": {"name": name, **receipt}, "pieces": pieces})
+        sums = digests(shard._replace(local=values) for shard, values in copies)
+        write_json(
+            self._receipt(temporary, self.rank),
+            {"file": {"name": name, **receipt}, "pieces": pieces, "state": sums},
+        )
 
     def _receipt(self, temporary: Path, rank: int) -> Path:
         return temporary / f"rank-{rank}.receipt.json"
 
-    def _commit(self, temporary: Path, manifest: dict[str, Any]) -> int:
+    def _commit(self, temporary: Path, manifest: dict[str, Any]) -> tuple[int, str]:
+        """Make the step of all parts; returns (its size, the digest of its state)."""
         receipts = self._gather_receipts(temporary)
         files = [receipt["file"] for receipt in receipts]
         tensors: dict[str, Any] = {}
@@ -160,11 +168,19 @@ class Saver:
             files.append({"name": name, **hash_file(temporary / name)})
         for rank in range(self.num_ranks):
             self._receipt(temporary, rank).unlink()
-        body = {"format": FORMAT, "version": VERSION, **manifest, "files": files, "tensors": tensors}
+        sums = together(receipt["state"] for receipt in receipts)
+        body = {
+            "format": FORMAT,
+            "version": VERSION,
+            **manifest,
+            "state": {kind: f"{value:016x}" for kind, value in sums.items()},
+            "files": files,
+            "tensors": tensors,
+        }
         write_json(temporary / layout.MANIFEST, {**body, "digest": digest_of(body)})
         temporary.rename(layout.step_dir(self.run_dir, manifest["step"]))
         fsync_dir(layout.checkpoints_dir(self.run_dir))
-        return sum(file["bytes"] for file in files)
+        return sum(file["bytes"] for file in files), shown(sums)
 
     def _gather_receipts(self, temporary: Path) -> list[dict[str, Any]]:
         deadline = time.monotonic() + RECEIPTS_TIMEOUT_S

@@ -1,6 +1,7 @@
 """What an engine is: the one place that knows how a model is spread over processes."""
 
 import contextlib
+import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -82,12 +83,16 @@ class Engine(Protocol):
         """
         ...
 
-    def step(self, lr: float, total_weight: float) -> float:
+    def step(self, lr: float, total_weight: float, *, max_norm: float = math.inf) -> float:
         """Divide gradients by `total_weight`, clip, update; returns the global gradient norm before clipping.
 
-        A non-finite norm updates nothing. With a loss scale it is to be expected now and then, and lowers it;
-        TrainingError when it cannot be lowered any more.
+        A norm that is not finite, or above `max_norm`, updates nothing. With a loss scale the former is to be
+        expected now and then, and lowers it; TrainingError when it cannot be lowered any more.
         """
+        ...
+
+    def skip(self) -> None:
+        """In place of `step`: drop the gradients of this step."""
         ...
 
     def watch(self) -> None:

@@ -118,14 +118,14 @@ class TorchEngine(RankEngine):
         return loss.total.detach(), loss.weight
 
     @torch.no_grad()
-    def step(self, lr: float, total_weight: float) -> float:
+    def step(self, lr: float, total_weight: float, *, max_norm: float = math.inf) -> float:
         gradients = [local_part(p.grad)[0] for _, p in self._parameters if p.grad is not None]
         squares = self._exact_squares() if self._reduction else self._squares(gradients)
         if self._loss_scale:
             total_weight *= self._loss_scale.factor
         self._end_watch(total_weight)
         norm = squares**0.5 / total_weight
-        if math.isfinite(norm):
+        if math.isfinite(norm) and norm <= max_norm:
             clip_norm = self._config.clip_norm
             clip = min(1.0, clip_norm / (norm + 1e-6)) if clip_norm else 1.0
             torch._foreach_mul_(gradients, clip / total_weight)
@@ -138,6 +138,10 @@ class TorchEngine(RankEngine):
         if self._loss_scale:
             self._loss_scale.update(math.isfinite(norm))
         return norm
+
+    def skip(self) -> None:
+        self._watch = None
+        self._forget_gradients()
 
     def watch(self) -> None:
         self._watch = LayerNorms(self.model, [name for name, _ in self._parameters])

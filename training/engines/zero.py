@@ -60,6 +60,8 @@ class ZeroEngine(RankEngine):
             dist_init_required=False,
         )
         self._optimizer: torch.optim.Optimizer = self._engine.optimizer.optimizer
+        self._max_norm = self._norm = math.inf
+        self._look_before_update()
         self._averages: dict[str, Tensor] = {}
         """Of this rank's parts of parameters, flat; none without `optimizer.ema_decay`."""
 
@@ -101,7 +103,39 @@ class ZeroEngine(RankEngine):
             self._engine.backward(self._scaled(loss.total), scale_wrt_gas=False)
         return loss.total.detach(), loss.weight
 
-    def step(self, lr: float, total_weight: float) -> float:
+    def _look_before_update(self) -> None:
+        """Have DeepSpeed take a norm above the largest for an overflow: it updates nothing then."""
+        optimizer = self._engine.optimizer
+        name = "_get_norm_groups" if self.stage == 3 else "scaled_global_norm"
+        measure = getattr(optimizer, name)
+
+        def measured(*arguments: Any, **options: Any) -> Any:
+            found = measure(*arguments, **options)
+            norms = found if self.stage == 3 else [found]
+            norm = torch.linalg.vector_norm(torch.stack([torch.as_tensor(one).float() for one in norms]))
+            # Negative where DeepSpeed found numbers that are not finite.
+            is_finite = all(float(one) >= 0 for one in norms)
+            self._norm = norm.item() / optimizer.loss_scaler.cur_scale if is_finite else math.inf
+            if self._norm <= self._max_norm:
+                return found
+            overflow = torch.as_tensor(norms[0]).new_tensor(math.inf, dtype=torch.float32)
+            return [overflow] if self.stage == 3 else overflow
+
+        setattr(optimizer, name, measured)
+
+    def skip(self) -> None:
+        self._update(0.0, 1.0, -1.0)
+
+    def step(self, lr: float, total_weight: float, *, max_norm: float = math.inf) -> float:
+        norm = self._update(lr, total_weight, max_norm)
+        if math.isfinite(norm) and norm <= max_norm:
+            for name, part in self._parts() if self._averages else ():
+                self._averages[name].lerp_(part.of(part.updated), 1 - self._config.ema_decay)
+        if self._loss_scale:
+            self._loss_scale.update(math.isfinite(norm))
+        return norm
+
+    def _update(self, lr: float, total_weight: float, max_norm: float) -> float:
         for parameter_group in self._optimizer.param_groups:
             parameter_group["lr"] = lr * parameter_group["lr_scale"]
         # Gradients are means over the ranks of sums over micro-batches. What a loss was scaled by is divided
@@ -110,15 +144,10 @@ class ZeroEngine(RankEngine):
         scaler.cur_scale = (
             total_weight * (self._loss_scale.factor if self._loss_scale else 1.0) / self.group.num_ranks
         )
+        self._max_norm = max_norm
         self._engine.step()
         scaler.cur_scale = 1.0
-        norm = float(self._engine.get_global_grad_norm())
-        if math.isfinite(norm):
-            for name, part in self._parts() if self._averages else ():
-                self._averages[name].lerp_(part.of(part.updated), 1 - self._config.ema_decay)
-        if self._loss_scale:
-            self._loss_scale.update(math.isfinite(norm))
-        return norm
+        return self._norm
 
     def watch(self) -> None:
         raise NotImplementedError("refused by the configuration: gradients are DeepSpeed's until the update")

@@ -36,6 +36,14 @@ class Worker(Protocol):
         """End it at once, and wait until it is gone."""
         ...
 
+    def is_stopped(self) -> bool:
+        """Whether a signal has stopped it (SIGSTOP), so that it neither runs nor ends."""
+        ...
+
+    def stack(self) -> str:
+        """Where its threads are in Python code, empty when it does not answer. A stopped one goes on."""
+        ...
+
 
 class Launcher(Protocol):
     """Starts workers somewhere."""

@@ -1,0 +1,93 @@
+"""Ranks that go silent are named with what they were doing, and the run restarts; slow ones are let be."""
+
+import statistics
+
+import pytest
+from faulty_runs import finish, start, state_hash
+
+from training.metrics import read_events, surviving_rows
+
+QUICK = {"timeouts__heartbeat_s": 4, "run__steps": 20}
+
+
+def events(run, kind):
+    return [event for event in read_events(run) if event["kind"] == kind]
+
+
+def test_a_stopped_rank_is_named_with_its_stack_and_the_run_goes_on(tmp_path):
+    """A hang costs ten minutes of a whole cluster elsewhere."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    output = finish(start(run, [{"kind": "stop", "rank": 1, "step": 8, "attempt": 0}], **QUICK))
+    (hang,) = events(run, "hang")
+    assert hang["rank"] == 1
+    assert "rank 1 has been silent for" in hang["message"]
+    assert "training after step 7; its process was stopped by a signal; it was in" in hang["message"]
+    assert "faulty_step" in hang["stacks"]["1"]
+    assert "rank(s) 0 wait for it" in hang["message"]
+    assert "! restarting all ranks from step 5 (restart 1; infrastructure: 1 of 10)" in output
+    finish(start(whole, [], **QUICK))
+    assert state_hash(run) == state_hash(whole)
+
+
+def test_a_rank_that_is_slow_for_a_while_is_not_taken_for_hanging(tmp_path):
+    """A healthy run would be restarted again and again."""
+    faults = [{"kind": "sleep", "rank": 0, "step": step, "seconds": 2.5} for step in (4, 9, 12)]
+    finish(start(tmp_path / "run", faults, **QUICK))
+    assert not events(tmp_path / "run", "hang")
+
+
+def test_an_error_of_the_program_has_a_budget_of_its_own(tmp_path):
+    """What every restart repeats would be repeated as often as machines may fail."""
+    faults = [
+        {"kind": "exception", "rank": 1, "step": 8},
+        {"kind": "kill", "rank": 0, "step": 6, "attempt": 0},
+    ]
+    changes = {"restarts__program": 1, "restarts__without_progress": 9, "run__steps": 20}
+    output = finish(start(tmp_path / "run", faults, **changes), code=4)
+    told = events(tmp_path / "run", "worker_died")
+    assert [event["cause"] for event in told] == ["infrastructure", "program", "program"]
+    assert "given up after 2 restart(s) (program: 1 of 1)" in output
+    assert "an injected error" in output
+
+
+def test_a_rank_that_somebody_else_preempts_is_started_again(tmp_path):
+    """A drained host would end the run on all the others."""
+    run = tmp_path / "run"
+    finish(start(run, [{"kind": "terminate", "rank": 1, "step": 8, "attempt": 0}], run__steps=20))
+    (died,) = events(run, "worker_died")
+    assert died["cause"] == "preemptions"
+    assert "was asked to stop by somebody else, and saved" in died["message"]
+    assert events(run, "attempt_started")[1]["from_step"] == 8
+
+
+def test_a_job_s_time_ends_in_a_checkpoint(tmp_path):
+    run = tmp_path / "run"
+    changes = {"timeouts__job_s": 20, "timeouts__collective_s": 19, "timeouts__heartbeat_s": 18}
+    slow = [{"kind": "sleep", "rank": 0, "step": step, "seconds": 1.0} for step in range(1, 200)]
+    output = finish(start(run, slow, run__steps=200, **changes), code=5)
+    assert "20 s are over (timeouts.job_s)" in output
+    assert "is saved" in output
+
+
+@pytest.mark.chaos
+def test_as_it_is_set_a_stopped_rank_is_noticed_within_35_seconds(tmp_path):
+    """Named and restarting."""
+    run = tmp_path / "run"
+    finish(start(run, [{"kind": "stop", "rank": 1, "step": 8, "attempt": 0}]))
+    (hang,), (restarted,) = events(run, "hang"), events(run, "restarted")
+    assert hang["silent_s"] + restarted["time"] - hang["time"] < 35
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(600)
+def test_a_killed_rank_costs_at_most_30_seconds(tmp_path):
+    """From SIGKILL to the next optimizer step, warm: the median of ten."""
+    lost = []
+    for number in range(10):
+        run = tmp_path / str(number)
+        finish(start(run, [{"kind": "kill", "rank": number % 2, "step": 8, "attempt": 0}], run__steps=12))
+        rows = [row for row in surviving_rows(run) if row["kind"] == "train"]
+        last, first = ([row["time"] for row in rows if row["attempt"] == attempt] for attempt in (0, 1))
+        lost.append(first[0] - last[-1])
+    print(f"seconds from a kill to the next step: median {statistics.median(lost):.1f}, {sorted(lost)}")
+    assert statistics.median(lost) <= 30
