@@ -62,6 +62,11 @@ class Config(Section):
                 f'tracking.layer_norms with engine.name = "{self.engine.name}": gradients are '
                 "DeepSpeed's until the update; set it to 0, or engine.name to fsdp or ddp"
             )
+        if self.engine.traits.is_zero and self.guards.recompute_every:
+            raise ValueError(
+                f'guards.recompute_every with engine.name = "{self.engine.name}": DeepSpeed takes no forward '
+                "without its backward; set it to 0, or engine.name to fsdp or ddp"
+            )
         if self.engine.traits.is_zero and self.optimizer.name not in FLAT:
             raise ValueError(
                 f'optimizer.name = "{self.optimizer.name}" with engine.name = "{self.engine.name}": '

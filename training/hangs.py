@@ -92,7 +92,7 @@ class HangWatch:
         pulse = self._pulses[rank]
         phase = pulse.beat.get("phase", "starting")
         silent_s = now - pulse.heard
-        message = f"rank {rank} has been silent for {silent_s:.0f} s, {phase} after step {steps[rank]}"
+        message = f"rank {rank} has been silent for {silent_s:.0f} s, since {phase} after step {steps[rank]}"
         if rank in stopped:
             message += "; its process was stopped by a signal"
         if innermost := _innermost(stacks[rank]):

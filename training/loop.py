@@ -34,7 +34,7 @@ def fit(trainer: Trainer) -> None:
                 is_lowest = count(state, config.eval)
                 last = last or out_of_patience(state, config.eval)
             keeps = is_lowest and config.eval.restore_best
-            if stopping or last or keeps or state.step % config.checkpoint.every_steps == 0:
+            if stopping or last or keeps or trainer.interval.is_due(state.step):
                 trainer.save(state)
             if stopping and not last:
                 trainer.finish(state, "preempted")

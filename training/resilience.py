@@ -28,6 +28,9 @@ class GuardsConfig(Section):
     """What the rate is multiplied by for a window of steps, when there were more."""
     max_rollbacks: int = Field(3, ge=0, json_schema_extra=SCHEDULE)
     """How often a run goes back; when it would once more, it ends."""
+    recompute_every: int = Field(0, ge=0, json_schema_extra=PLACEMENT)
+    """Steps between checks for silent corruption: each rank computes the loss of a micro-batch twice, and
+    other bits end the attempt with the rank's name. For ddp and fsdp; 0 checks nothing."""
 
 
 class RestartsConfig(Section):

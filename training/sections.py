@@ -293,6 +293,9 @@ class CheckpointConfig(Section):
 
     every_steps: int = Field(100, ge=1, json_schema_extra=PLACEMENT)
     """Steps between saves; the last step is always saved."""
+    mttf_h: float = Field(0.0, ge=0, json_schema_extra=PLACEMENT)
+    """Mean time between failures of all the machines together, in hours: from the first save on the interval
+    is the best for it (Young and Daly), by what saves and steps take here. 0 leaves it at every_steps."""
     keep: int = Field(2, ge=2, json_schema_extra=PLACEMENT)
     """Newest checkpoints to keep; at least 2, since the newest may turn out damaged."""
     keep_every: int = Field(0, ge=0, json_schema_extra=PLACEMENT)

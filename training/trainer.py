@@ -34,6 +34,7 @@ from training.recipes import to_toml
 from training.recorder import Recorder
 from training.rollback import roll_back
 from training.run_directory import RunDirectory
+from training.save_interval import SaveInterval
 from training.schedules import learning_rate
 from training.state import TrainState
 from training.tasks import each_tensor, make_task
@@ -60,6 +61,7 @@ class Trainer:
                 "build it with data.holdout_fraction above 0, or leave them out",
             )
         self.batches = Prefetcher(self._load, lambda position: position + self.layout.samples_per_step)
+        self.interval = SaveInterval(self.config.checkpoint)
         self.baseline_bytes = memory_bytes(group.device)
         self.engine: Engine = ENGINES[self.config.engine.name].prepare(
             lambda: build(self.config.model),
@@ -153,6 +155,9 @@ class Trainer:
         if watched:
             self.engine.watch()
         losses, weights = self._micro_batches(batches, state.position)
+        every = self.config.guards.recompute_every
+        if every and step % every == 0:
+            self._recompute(batches, losses, state.position, step)
         with record_function("seedbed.ranks"):
             own = [
                 float(self.stop.is_set),
@@ -256,6 +261,25 @@ class Trainer:
                 losses[index], weights[index] = loss, weight
         return losses, weights
 
+    def _recompute(self, batches: list[Any], losses: list[Tensor | None], position: int, step: int) -> None:
+        """Compute a micro-batch's loss again; SeedbedError, on all ranks, where it has not the same bits."""
+        index = self.layout.micro_batch(self.group.rank, 0)
+        batch = next(iter(with_step_weights(batches, self.engine.sum_over_ranks)))
+        torch.manual_seed(seed64(self.config.run.seed, "dropout", position, index or 0))
+        again = self.engine.recompute(self.objective, self.on_device(batch))
+        before = losses[index] if index is not None else None
+        wrong = before is not None and not torch.equal(before, again)
+        flags = [float(wrong and rank == self.group.rank) for rank in range(self.group.num_ranks)]
+        if ranks := [rank for rank, flag in enumerate(self.engine.sum_over_ranks(flags)) if flag]:
+            named = ", ".join(map(str, ranks))
+            message = (
+                f"step {step}: rank(s) {named} computed one loss twice and got two (guards.recompute_every)"
+            )
+            self.recorder.event("silent_corruption", message, step=step, wrong_ranks=ranks)
+            raise SeedbedError(
+                message, "take the machines of these ranks out of service, and look at their memory"
+            )
+
     def _run_eagerly(self, num_failures: int, step: int) -> None:
         """Say once that blocks are not compiled; where one rank cannot, none does."""
         compiled = self.engine.compiled
@@ -274,6 +298,7 @@ class Trainer:
         self.recorder.event("not_compiled", message, step=step, ranks=num_failures)
 
     def _record_step(self, state: TrainState, *, step_s: float, **measured: Any) -> None:
+        self.interval.stepped(step_s)
         self.recorder.beat(state.step, "training", step_s=step_s)
         tokens_per_s = self.config.batch.tokens_per_step / step_s
         flops = flops_per_token(self.config.model)
@@ -317,7 +342,15 @@ class Trainer:
                 "passed_over": state.passed_over,
             },
         }
-        self.saver.save(self.engine.state(), manifest, started)
+        blocked_s = self.saver.save(self.engine.state(), manifest, started)
+        # Rank 0's numbers, for all.
+        own = [blocked_s, self.interval.step_s] if self.group.rank == 0 else [0.0, 0.0]
+        if self.interval.saved(state.step, *self.engine.sum_over_ranks(own)):
+            message = (
+                f"saving every {self.interval.steps} steps from now on: a save takes {blocked_s:.2f} s, and "
+                f"checkpoint.mttf_h is {self.config.checkpoint.mttf_h:g}"
+            )
+            self.recorder.event("save_interval", message, step=state.step, steps=self.interval.steps)
         self.recorder.beat(state.step, "training")
 
     def settle_save(self) -> bool:

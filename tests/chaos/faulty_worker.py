@@ -69,6 +69,14 @@ def clock_jumps(_: Trainer, seconds: float, **__: Any) -> Iterator[None]:
     yield
 
 
+@contextlib.contextmanager
+def computes_wrongly(trainer: Trainer, **_: Any) -> Iterator[None]:
+    recompute = trainer.engine.recompute
+    trainer.engine.recompute = lambda *given: recompute(*given) * (1 + 2**-23)  # type: ignore[method-assign]
+    yield
+    trainer.engine.recompute = recompute  # type: ignore[method-assign]
+
+
 HAPPENS: dict[str, Callable[..., Any]] = {
     "kill": signalled(signal.SIGKILL),
     "terminate": signalled(signal.SIGTERM),
@@ -78,6 +86,7 @@ HAPPENS: dict[str, Callable[..., Any]] = {
     "loss": multiplied,
     "sleep": sleeps,
     "clock": clock_jumps,
+    "corruption": computes_wrongly,
 }
 
 

@@ -1,5 +1,6 @@
 """Ranks that go silent are named with what they were doing, and the run restarts; slow ones are let be."""
 
+import re
 import statistics
 
 import pytest
@@ -20,8 +21,9 @@ def test_a_stopped_rank_is_named_with_its_stack_and_the_run_goes_on(tmp_path):
     output = finish(start(run, [{"kind": "stop", "rank": 1, "step": 8, "attempt": 0}], **QUICK))
     (hang,) = events(run, "hang")
     assert hang["rank"] == 1
-    assert "rank 1 has been silent for" in hang["message"]
-    assert "training after step 7; its process was stopped by a signal; it was in" in hang["message"]
+    # Beats are at most one a second, and steps are shorter.
+    assert re.search(r"rank 1 has been silent for \d+ s, since training after step [4-7];", hang["message"])
+    assert "; its process was stopped by a signal; it was in File" in hang["message"]
     assert "faulty_step" in hang["stacks"]["1"]
     assert "rank(s) 0 wait for it" in hang["message"]
     assert "! restarting all ranks from step 5 (restart 1; infrastructure: 1 of 10)" in output
@@ -58,6 +60,19 @@ def test_a_rank_that_somebody_else_preempts_is_started_again(tmp_path):
     assert died["cause"] == "preemptions"
     assert "was asked to stop by somebody else, and saved" in died["message"]
     assert events(run, "attempt_started")[1]["from_step"] == 8
+
+
+def test_a_rank_that_computes_wrongly_is_named_and_a_sound_one_is_not(tmp_path):
+    """Six of Llama 3's interruptions were silent corruption: whoever does not look learns from it."""
+    run = tmp_path / "run"
+    faults = [{"kind": "corruption", "rank": 1, "step": 9, "attempt": 0}]
+    output = finish(start(run, faults, guards__recompute_every=3, run__steps=20))
+    (found,) = events(run, "silent_corruption")
+    assert (found["step"], found["wrong_ranks"]) == (9, [1])
+    assert "rank(s) 1 computed a loss twice and got two" in output
+    whole = tmp_path / "whole"
+    finish(start(whole, [], run__steps=20))
+    assert state_hash(run) == state_hash(whole)
 
 
 def test_a_job_s_time_ends_in_a_checkpoint(tmp_path):

@@ -95,6 +95,10 @@ class Engine(Protocol):
         """In place of `step`: drop the gradients of this step."""
         ...
 
+    def recompute(self, objective: Objective, batch: Any) -> Tensor:
+        """A micro-batch's summed loss, computed again as `micro_batch` does; gradients stay what they are."""
+        ...
+
     def watch(self) -> None:
         """Measure the norms of every layer in the step whose first micro-batch comes next."""
         ...

@@ -143,6 +143,12 @@ class TorchEngine(RankEngine):
         self._watch = None
         self._forget_gradients()
 
+    def recompute(self, objective: Objective, batch: Any) -> Tensor:
+        with self._inference():
+            self.model.train()
+            # With gradients, as kernels may be others without; there is no backward.
+            return objective.loss(self.model, batch).total.detach()
+
     def watch(self) -> None:
         self._watch = LayerNorms(self.model, [name for name, _ in self._parameters])
 

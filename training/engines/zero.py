@@ -149,6 +149,9 @@ class ZeroEngine(RankEngine):
         scaler.cur_scale = 1.0
         return self._norm
 
+    def recompute(self, objective: Objective, batch: Any) -> Tensor:
+        raise NotImplementedError("refused by the configuration: a forward of DeepSpeed's needs its backward")
+
     def watch(self) -> None:
         raise NotImplementedError("refused by the configuration: gradients are DeepSpeed's until the update")
 
