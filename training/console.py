@@ -19,6 +19,7 @@ class Console:
         "step_skipped",
         "spike",
         "rolled_back",
+        "copy_failed",
         "checkpoint_quarantined",
         "checkpoint_failed",
         "tracking_off",

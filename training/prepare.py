@@ -11,6 +11,7 @@ from data.tokenizers import load_tokenizer
 from seedbed.errors import ConfigError, UsageError
 from seedbed.files import write_atomic, write_json
 from training.batch_layout import batch_layout
+from training.checkpoint import remote_copy
 from training.checkpoint.layout import abandon_after, list_steps, resolve, step_dir
 from training.checkpoint.reader import Checkpoint
 from training.config import Config, config_hash, differences, kind_of
@@ -52,6 +53,8 @@ def start(
     batch_layout(asked)
     objective_of(asked)
     config, dataset = _with_data(resolve_hardware(asked))
+    if config.checkpoint.copy_to:
+        remote_copy.check(config.checkpoint.copy_to)
     run = RunDirectory(run_path)
     source, fresh = sound_checkpoint(init_from, config) if init_from else (None, [])
     if source:

@@ -302,6 +302,9 @@ class CheckpointConfig(Section):
     """Also keep every step divisible by this for good; 0 keeps none."""
     keep_best: bool = Field(True, json_schema_extra=PLACEMENT)
     """Also keep the checkpoint of the best validation loss."""
+    copy_to: str = Field("", json_schema_extra=PLACEMENT)
+    """A folder or fsspec URL (s3://bucket/run) that every finished step is copied to and proved at, with the
+    run's records. `seedbed checkpoint fetch` makes a run directory of it when the disk here is lost."""
 
 
 class EvalConfig(Section):

@@ -15,8 +15,10 @@ from seedbed.errors import ConfigError, SeedbedError, TrainingError
 from seedbed.randomness import seed64
 from training import early_stopping
 from training.batch_layout import BatchLayout, batch_layout
-from training.checkpoint.writer import Saver, library_versions
+from training.checkpoint.remote_copy import RemoteCopy
+from training.checkpoint.writer import Saver, SaveResult, library_versions
 from training.config import Config
+from training.corruption import compute_twice
 from training.datasets import (
     digest,
     epochs,
@@ -86,8 +88,16 @@ class Trainer:
                 self.tokenizer.file_name: self.tokenizer.to_bytes(),
                 **self.task.attachments(),
             },
-            self.recorder.saved,
+            self._saved,
         )
+        copy_to = self.config.checkpoint.copy_to if group.rank == 0 else ""
+        self.copy = RemoteCopy(run.path, copy_to, self.recorder.event) if copy_to else None
+
+    def _saved(self, result: SaveResult) -> None:
+        """Called on rank 0, from the writing thread, when a save has ended."""
+        self.recorder.saved(result)
+        if self.copy and not result.error:
+            self.copy.push(result.step)
 
     def _agree_on_nonce(self) -> str:
         """A name for this attempt's temporary files, which every rank must be able to see."""
@@ -157,7 +167,7 @@ class Trainer:
         losses, weights = self._micro_batches(batches, state.position)
         every = self.config.guards.recompute_every
         if every and step % every == 0:
-            self._recompute(batches, losses, state.position, step)
+            compute_twice(self, batches, losses, state)
         with record_function("seedbed.ranks"):
             own = [
                 float(self.stop.is_set),
@@ -252,8 +262,7 @@ class Trainer:
         weights = losses.copy()
         for turn, batch in enumerate(with_step_weights(batches, self.engine.sum_over_ranks)):
             index = self.layout.micro_batch(self.group.rank, turn)
-            # Dropout's.
-            torch.manual_seed(seed64(self.config.run.seed, "dropout", position, index or 0))
+            self.seed_dropout(position, index)
             loss, weight = self.engine.micro_batch(
                 self.objective, self.on_device(batch), last=turn == self.layout.turns - 1
             )
@@ -261,24 +270,9 @@ class Trainer:
                 losses[index], weights[index] = loss, weight
         return losses, weights
 
-    def _recompute(self, batches: list[Any], losses: list[Tensor | None], position: int, step: int) -> None:
-        """Compute a micro-batch's loss again; SeedbedError, on all ranks, where it has not the same bits."""
-        index = self.layout.micro_batch(self.group.rank, 0)
-        batch = next(iter(with_step_weights(batches, self.engine.sum_over_ranks)))
+    def seed_dropout(self, position: int, index: int | None) -> None:
+        """Its draws are those of the micro-batch, whoever computes it and how often."""
         torch.manual_seed(seed64(self.config.run.seed, "dropout", position, index or 0))
-        again = self.engine.recompute(self.objective, self.on_device(batch))
-        before = losses[index] if index is not None else None
-        wrong = before is not None and not torch.equal(before, again)
-        flags = [float(wrong and rank == self.group.rank) for rank in range(self.group.num_ranks)]
-        if ranks := [rank for rank, flag in enumerate(self.engine.sum_over_ranks(flags)) if flag]:
-            named = ", ".join(map(str, ranks))
-            message = (
-                f"step {step}: rank(s) {named} computed one loss twice and got two (guards.recompute_every)"
-            )
-            self.recorder.event("silent_corruption", message, step=step, wrong_ranks=ranks)
-            raise SeedbedError(
-                message, "take the machines of these ranks out of service, and look at their memory"
-            )
 
     def _run_eagerly(self, num_failures: int, step: int) -> None:
         """Say once that blocks are not compiled; where one rank cannot, none does."""
@@ -382,6 +376,9 @@ class Trainer:
                     f"{self.saver.own_failure or 'another rank could not write its part'}",
                     f"free some disk space, then: seedbed train --resume {self.run.path}",
                 )
+        if self.copy:
+            self.recorder.beat(state.step, "copying")
+            self.copy.close()
         ends_at = state.step
         if phase == "finished" and self.group.rank == 0:
             ends_at = early_stopping.end(self, state)

@@ -1,4 +1,4 @@
-"""`seedbed checkpoint`: list, verify, hash and compare."""
+"""`seedbed checkpoint`: list, verify, hash, compare, prune, and fetch from a copy."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +9,7 @@ from cluster.commands.options import Json, RunDir, RunOrStep
 from cluster.output import command, emit
 from seedbed.errors import CheckpointError
 
-app = typer.Typer(help="List, verify, hash and compare checkpoints.", no_args_is_help=True)
+app = typer.Typer(help="List, verify, hash, compare, prune and fetch checkpoints.", no_args_is_help=True)
 Optimizer = Annotated[bool, typer.Option("--optimizer", help="Include optimizer state.")]
 
 
@@ -76,6 +76,60 @@ def verify(checkpoint: RunOrStep, json: Json = False) -> None:
         "; ".join(str(row["problem"]) for row in damaged),
         "resume the run: it puts damaged steps aside and uses the newest sound one",
     )
+
+
+@app.command("fetch")
+@command
+def fetch(
+    url: Annotated[str, typer.Argument(metavar="URL", help="A run's checkpoint.copy_to.")],
+    run: Annotated[Path, typer.Argument(metavar="NEW_DIR", help="A folder that does not exist yet.")],
+    json: Json = False,
+) -> None:
+    """Make a run directory of a run's copy elsewhere, with its newest sound step."""
+    from training.checkpoint.remote_copy import fetch
+
+    step = fetch(url, run)
+    value = {"run": str(run), "step": step, "from": url}
+    emit(
+        value,
+        json=json,
+        render=lambda v: f"step {v['step']} is in {v['run']}\nnext: seedbed train --resume {v['run']}",
+    )
+
+
+@app.command("prune")
+@command
+def prune(
+    run: RunDir,
+    keep: Annotated[int, typer.Option("--keep", min=2, help="Newest steps to keep.")] = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    json: Json = False,
+) -> None:
+    """Delete steps but the newest, the best, every checkpoint.keep_every-th; not while the run is on."""
+    from training.checkpoint import layout
+    from training.checkpoint.reader import Checkpoint
+    from training.run_directory import RunDirectory
+
+    directory = RunDirectory.existing(run)
+    config = directory.config().checkpoint
+    with directory.lock():
+        steps = layout.list_steps(run)
+        newest = Checkpoint.open(layout.step_dir(run, steps[-1])) if steps else None
+        best = newest.manifest["trainer"]["best"] if newest and config.keep_best else None
+        doomed = layout.doomed(run, keep, config.keep_every, best[1] if best else None)
+        sizes = [sum(file.stat().st_size for file in path.iterdir()) for path in doomed]
+        if not dry_run:
+            for path in doomed:
+                layout.remove_step(path)
+    value = {"deleted": [path.name for path in doomed], "bytes": sum(sizes), "dry_run": dry_run}
+
+    def render(value: dict[str, Any]) -> str:
+        from seedbed.progress import human_bytes
+
+        names = ", ".join(value["deleted"]) or "nothing"
+        return f"{'would delete' if dry_run else 'deleted'}: {names} ({human_bytes(value['bytes'])})"
+
+    emit(value, json=json, render=render)
 
 
 @app.command("hash")

@@ -117,14 +117,19 @@ def retain(run_dir: Path, keep: int, keep_every: int, best_step: int | None) -> 
 
     Abandoned steps go once the surviving chain has passed them.
     """
+    for path in doomed(run_dir, keep, keep_every, best_step):
+        remove_step(path)
+
+
+def doomed(run_dir: Path, keep: int, keep_every: int, best_step: int | None) -> list[Path]:
+    """What `retain` deletes."""
     steps = list_steps(run_dir)
     kept = set(steps[-keep:]) | ({best_step} if best_step is not None else set())
     if keep_every:
         kept |= {step for step in steps if step % keep_every == 0}
-    for step in steps:
-        if step not in kept:
-            remove_step(step_dir(run_dir, step))
-    for entry in list(checkpoints_dir(run_dir).iterdir()):
+    found = [step_dir(run_dir, step) for step in steps if step not in kept]
+    for entry in sorted(checkpoints_dir(run_dir).iterdir()):
         match = _ABANDONED.match(entry.name)
         if match and steps and int(match[2]) <= steps[-1]:
-            remove_step(entry)
+            found.append(entry)
+    return found
