@@ -12,9 +12,9 @@ from training.metrics import surviving_rows
 from training.supervisor import Supervisor
 
 WITHOUT: dict[str, Any] = {
-    "restarts.program": 0,
-    "restarts.infrastructure": 0,
-    "restarts.preemptions": 0,
+    "run.max_restarts": 0,
+    "checkpoint.copy_to": '""',
+    "checkpoint.mttf_h": 0,
     "checkpoint.keep_every": 0,
     "eval.every_steps": 0,
     "eval.patience": 0,

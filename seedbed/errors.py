@@ -15,6 +15,7 @@ EXIT_TRAINING = 4
 EXIT_PREEMPTED = 5
 # Between a worker and its supervisor alone.
 EXIT_ROLLED_BACK = 6
+EXIT_CORRUPTED = 7
 
 
 class SeedbedError(Exception):
@@ -72,6 +73,12 @@ class Preempted(SeedbedError):
     """The run was asked to stop; a checkpoint holds everything that it did."""
 
     exit_code = EXIT_PREEMPTED
+
+
+class Corrupted(SeedbedError):
+    """A processor gave two results for the same work."""
+
+    exit_code = EXIT_CORRUPTED
 
 
 class RolledBack(SeedbedError):

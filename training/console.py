@@ -20,6 +20,7 @@ class Console:
         "spike",
         "rolled_back",
         "copy_failed",
+        "silent_corruption",
         "checkpoint_quarantined",
         "checkpoint_failed",
         "tracking_off",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from seedbed.errors import SeedbedError
+from seedbed.errors import Corrupted
 from training.objectives import with_step_weights
 from training.state import TrainState
 
@@ -18,7 +18,7 @@ def compute_twice(
 ) -> None:
     """Compute the loss of each rank's first micro-batch again.
 
-    `losses` are those of the step's micro-batches, None at those of other ranks. Raises SeedbedError, on all
+    `losses` are those of the step's micro-batches, None at those of other ranks. Raises Corrupted, on all
     ranks, with the names of those that got other bits.
     """
     group, step = trainer.group, state.step + 1
@@ -27,10 +27,11 @@ def compute_twice(
     trainer.seed_dropout(state.position, index)
     again = trainer.engine.recompute(trainer.objective, trainer.on_device(batch))
     before = losses[index] if index is not None else None
-    differs = before is not None and not torch.equal(before, again)
+    # Bits, not values: a loss that is not a number is for the guards.
+    differs = before is not None and not torch.equal(before.view(torch.uint8), again.view(torch.uint8))
     flags = [float(differs and rank == group.rank) for rank in range(group.num_ranks)]
     if ranks := [rank for rank, flag in enumerate(trainer.engine.sum_over_ranks(flags)) if flag]:
         named = ", ".join(map(str, ranks))
         message = f"step {step}: rank(s) {named} computed a loss twice and got two (guards.recompute_every)"
         trainer.recorder.event("silent_corruption", message, step=step, wrong_ranks=ranks)
-        raise SeedbedError(message, "take the machines of these ranks out of service")
+        raise Corrupted(message, "take the machines of these ranks out of service")

@@ -57,7 +57,8 @@ def _interruptions(events: list[Row], surviving: list[Row], steps: list[Row]) ->
     began: dict[int, float] = {}
     for row in steps:
         began.setdefault(int(row.get("attempt", 0)), float(row["time"]) - float(row.get("step_s") or 0.0))
-    counted = sorted((float(row["time"]), int(row.get("attempt", 0))) for row in surviving if _is_step(row))
+    # A save or a validation after the last step that counts is accounted for by itself.
+    counted = sorted((float(row["time"]), int(row.get("attempt", 0))) for row in surviving if "time" in row)
     cause, since = "starting", 0.0
     for event in events:
         kind = event.get("kind")

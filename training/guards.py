@@ -30,10 +30,10 @@ class GuardState:
     """Of the last steps that were learnt from."""
     nonfinite: list[int] = field(default_factory=list)
     """Steps that were skipped for it, within the window."""
-    spikes: list[int] = field(default_factory=list)
-    """Steps of the present trouble, since the rate was last lowered."""
+    spikes: list[tuple[int, int]] = field(default_factory=list)
+    """Step and data position of those within the window, since the rate was last lowered."""
     began: tuple[int, int] | None = None
-    """Step and data position of the first spike of the present trouble."""
+    """Step and data position of the first spike of the trouble for which the rate was lowered."""
     slowed_until: int = 0
     """The last step with a lowered rate."""
 
@@ -41,6 +41,7 @@ class GuardState:
     def load(cls, saved: dict[str, Any]) -> "GuardState":
         """From what `save` gave."""
         state = cls(**saved)
+        state.spikes = [(step, position) for step, position in state.spikes]
         state.began = None if state.began is None else (state.began[0], state.began[1])
         return state
 
@@ -74,7 +75,8 @@ class Guards:
         if self.settings.spikes == "off" or len(values) < self.settings.window:
             return math.inf
         mean = statistics.fmean(values)
-        deviation = max(statistics.pstdev(values, mean), LEAST_DEVIATION * abs(mean))
+        variance = math.fsum((value - mean) ** 2 for value in values) / len(values)
+        deviation = max(math.sqrt(variance), LEAST_DEVIATION * abs(mean))
         return mean + self.settings.sigma * deviation
 
     @property
@@ -110,8 +112,6 @@ class Guards:
             return self._climb(step, position, following, problem)
         state.losses = [*state.losses, loss][-settings.window :]
         state.norms = [*state.norms, *([] if norm is None else [norm])][-settings.window :]
-        if state.began and self._calm(step):
-            state.began, state.spikes = None, []
         return Verdict(problem)
 
     def _not_finite(self, step: int, position: int, following: int, problem: str) -> Verdict:
@@ -134,19 +134,16 @@ class Guards:
             f"{self.settings.sigma:g} deviations"
         )
 
-    def _calm(self, step: int) -> bool:
-        """Whether the trouble is over: a window without a spike, and without a lowered rate."""
-        last = max([self.state.slowed_until, *self.state.spikes])
-        return step - last >= self.settings.window
-
     def _climb(self, step: int, position: int, following: int, problem: str) -> Verdict:
         state, window = self.state, self.settings.window
-        state.began = state.began or (step, position)
-        state.spikes = [s for s in state.spikes if s > step - window] + [step]
+        if step > state.slowed_until + window:
+            # What the rate was lowered for is over.
+            state.began = None
+        state.spikes = [spike for spike in state.spikes if spike[0] > step - window] + [(step, position)]
         if len(state.spikes) <= self.settings.max_skips:
             return Verdict(problem)
-        if not state.slowed_until or step > state.slowed_until + window:
-            state.slowed_until, state.spikes = step + window, []
+        if state.began is None:
+            state.began, state.slowed_until, state.spikes = state.spikes[0], step + window, []
             return Verdict(problem, slowed=True)
         first, start = state.began
         return Verdict(problem, back_before=first, passed_over=(start, following))

@@ -5,13 +5,13 @@ them it is, the operating system tells of one that was stopped; else it is the o
 """
 
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from seedbed.files import write_json
 from training.launch import Worker
 from training.resilience import TimeoutsConfig
 from training.run_directory import RunDirectory, read_json
@@ -53,12 +53,12 @@ class HangWatch:
     def look(self, workers: Sequence[Worker]) -> Hang | None:
         """The rank that hangs, if one does; looks at most once a second. Stacks take up to a few seconds."""
         now = time.monotonic()
-        if not self.timeouts.heartbeat_s or now - self._looked < LOOK_EVERY_S or self._is_mute():
+        if not self.timeouts.heartbeat_s or now - self._looked < LOOK_EVERY_S:
             return None
         paused, self._looked = now - self._looked > 10 * LOOK_EVERY_S, now
         for rank, pulse in enumerate(self._pulses):
             beat = read_json(self.run.heartbeat_path(rank))
-            # Who was asleep itself, as a laptop is, has not heard what was said meanwhile.
+            # Who was stopped itself has not heard what was said meanwhile.
             if beat == pulse.beat and not paused:
                 continue
             if "step_s" in beat:
@@ -69,14 +69,20 @@ class HangWatch:
             for rank, pulse in enumerate(self._pulses)
             if now - pulse.heard > self.limit_s(pulse) and workers[rank].poll() is None
         ]
+        if silent and self._is_mute():
+            # Whether they are well cannot be known: the time counts anew.
+            for rank in silent:
+                self._pulses[rank].heard = now
+            return None
         return self._named(silent, workers, now) if silent else None
 
     def _is_mute(self) -> bool:
         """Whether no rank could be heard, since nothing can be written."""
         try:
-            return bool(os.statvfs(self.run.path).f_flag & os.ST_RDONLY)
+            write_json(self.run.heartbeat_path(0).with_name("probe.tmp"), {}, durable=False)
         except OSError:
             return True
+        return False
 
     def limit_s(self, pulse: Pulse) -> float:
         """How long the rank may be silent in the phase that it is in."""

@@ -13,7 +13,8 @@ def fit(trainer: Trainer) -> None:
     """Train from the newest sound checkpoint to the last step.
 
     The last step is `run.steps`, or an earlier one when `eval.patience` is exhausted. Raises Preempted, with
-    everything saved, when a rank was asked to stop; TrainingError when loss or gradients are not finite.
+    everything saved, when a rank was asked to stop; RolledBack when the run is to go on from an earlier step;
+    TrainingError when too many losses or gradients are not finite.
     """
     config = trainer.config
     state = restore(trainer)

@@ -53,8 +53,6 @@ def start(
     batch_layout(asked)
     objective_of(asked)
     config, dataset = _with_data(resolve_hardware(asked))
-    if config.checkpoint.copy_to:
-        remote_copy.check(config.checkpoint.copy_to)
     run = RunDirectory(run_path)
     source, fresh = sound_checkpoint(init_from, config) if init_from else (None, [])
     if source:
@@ -64,6 +62,9 @@ def start(
     record = make_record(config, recipe, list(assignments), difference, dataset)
     if source:
         record["init_from"] = {"checkpoint": str(source.path), "step": source.step, "fresh": fresh}
+    if config.checkpoint.copy_to:
+        known = run.record().get("id", "") if run.config_path.is_file() else record["id"]
+        remote_copy.check(config.checkpoint.copy_to, known)
     if run.config_path.is_file():
         check_identity(run, record["identity"])
         return run, _continue(run, config)
@@ -126,7 +127,9 @@ def fork(run_path: Path, new_path: Path, assignments: Sequence[str]) -> tuple[Ru
     parent = RunDirectory.existing(step_path.resolve().parent.parent)
     checkpoint = Checkpoint.open(step_path)
     checkpoint.verify()
-    asked = resolve_hardware(_override(parent.config(), assignments, parent))
+    # A branch has no part in its parent's copy elsewhere.
+    settings = ['checkpoint.copy_to=""', *assignments]
+    asked = resolve_hardware(_override(parent.config(), settings, parent))
     batch_layout(asked)
     check_state(checkpoint, parent.config(), asked)
     config, dataset = _with_data(asked, rebuild=True)
@@ -149,6 +152,8 @@ def fork(run_path: Path, new_path: Path, assignments: Sequence[str]) -> tuple[Ru
     plan = planned(config, new_path)
     new = RunDirectory(new_path)
     _link_tree(step_path, step_dir(new.path, checkpoint.step))
+    if passed_over := parent.passed_over():
+        new.pass_over(passed_over)
     new.create(config, record, plan)
     new.event("forked", f"forked from step {checkpoint.step} of {parent.path}", step=checkpoint.step)
     return new, notices(plan)

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from seedbed.files import write_json
-from training.checkpoint.layout import retain
+from training.checkpoint.layout import list_steps, retain
 from training.checkpoint.writer import SaveResult
 from training.config import Config
 from training.metrics import productive_seconds, surviving_rows, working_seconds
@@ -27,7 +27,8 @@ class Recorder:
         self._worked_s = 0.0
         self._started = time.time()
         self._last_beat = 0.0
-        self._last_phase = ""
+        self._last: tuple[int, str] = (0, "")
+        self._step_s: float | None = None
 
     def begin(self, from_step: int, message: str, **details: Any) -> None:
         """Open this attempt: what earlier attempts did up to `from_step` counts, the rest does not."""
@@ -79,19 +80,30 @@ class Recorder:
         self.best = result.best
         try:
             best_step = self.best[1] if self.best and settings.keep_best else None
-            retain(self.run.path, settings.keep, settings.keep_every, best_step)
+            before = [step for step in list_steps(self.run.path) if step < (result.trouble or 0)]
+            kept = {best_step, max(before, default=None)}
+            retain(self.run.path, settings.keep, settings.keep_every, kept)
         except OSError as error:
             self.event("retention_failed", f"old checkpoints could not be deleted: {error}")
 
-    def beat(self, step: int, phase: str, **details: Any) -> None:
-        """Tell the supervisor what this rank is doing; at most once a second within one phase."""
+    def beat(self, step: int, phase: str, step_s: float | None = None) -> None:
+        """Tell the supervisor what this rank is doing; at most once a second within one phase.
+
+        Every beat says how long the last step took: who looks once a second must not miss it.
+        """
         now = time.monotonic()
-        if phase == self._last_phase and now - self._last_beat < HEARTBEAT_EVERY_S:
+        self._step_s = step_s if step_s is not None else self._step_s
+        if phase == self._last[1] and now - self._last_beat < HEARTBEAT_EVERY_S:
             return
-        self._last_beat, self._last_phase = now, phase
+        self._last_beat, self._last = now, (step, phase)
+        details = {} if self._step_s is None else {"step_s": self._step_s}
         beat(self.run, self.rank, step, phase, **details)
         if self.rank == 0 and phase == "training":
             self.run.write_status("running", step)
+
+    def still(self) -> None:
+        """Beat again: what this rank does takes long."""
+        self.beat(*self._last)
 
 
 def beat(run: RunDirectory, rank: int, step: int, phase: str, **details: Any) -> None:

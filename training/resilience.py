@@ -18,7 +18,7 @@ class GuardsConfig(Section):
     """What is done about a loss or a gradient norm far above those before: nothing; an event; or the step is
     skipped, after max_skips of them the rate is lowered for a window, and if they go on, the run goes back
     before the first of them and passes over their data."""
-    window: int = Field(128, ge=8, le=100_000, json_schema_extra=SCHEDULE)
+    window: int = Field(128, ge=8, le=2048, json_schema_extra=SCHEDULE)
     """Steps of which mean and deviation are taken; nothing is a spike before there are as many."""
     sigma: float = Field(6.0, gt=0, json_schema_extra=SCHEDULE)
     """Deviations above the mean from which on a value is a spike; OLMo's rule has 6 over 128 steps."""

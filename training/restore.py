@@ -81,14 +81,13 @@ def _try_load(trainer: "Trainer", path: Path) -> tuple[Checkpoint | None, str]:
 
     def loaded() -> None:
         assert checkpoint is not None
-        trainer.engine.load_state(checkpoint.read)
+        # Before the first update there is no optimizer's state.
+        trainer.engine.load_state(
+            checkpoint.read, optimizer=checkpoint.manifest["trainer"].get("num_updates") != 0
+        )
 
     # Loading takes all ranks: one that cannot even open the step must not leave the others to it.
-    def proved() -> None:
-        assert checkpoint is not None
-        _check_state(trainer, checkpoint)
-
-    for attempt in (opened, loaded, proved):
+    for attempt in (opened, loaded):
         problem = ""
         try:
             attempt()
@@ -96,20 +95,32 @@ def _try_load(trainer: "Trainer", path: Path) -> tuple[Checkpoint | None, str]:
             problem = error.message
         if trainer.engine.sum_over_ranks([1.0 if problem else 0.0])[0]:
             return None, problem
+    assert checkpoint is not None
+    _check_state(trainer, checkpoint)
     return checkpoint, ""
 
 
+def _sums(checkpoint: Checkpoint) -> dict[str, int]:
+    """The digests of its tensors; none in a checkpoint that was made before there were any."""
+    tensors = checkpoint.manifest["tensors"]
+    return {name: int(entry["sum"], 16) for name, entry in tensors.items() if "sum" in entry}
+
+
 def _check_state(trainer: "Trainer", checkpoint: Checkpoint) -> None:
-    """Raises DamagedError when what the ranks hold now, put together, is not what was saved."""
-    stored = checkpoint.manifest.get("state", {})
-    own = state_digest.digests(trainer.engine.state())
-    for kind in sorted(stored):
-        held = trainer.engine.sum_over_ranks([float(kind in own)])[0]
-        found = from_floats(trainer.engine.sum_over_ranks(as_floats(own.get(kind, 0))))
-        if held and f"{found:016x}" != stored[kind]:
-            raise DamagedError(
-                f"{checkpoint.path}: '{kind}' was loaded as another state than the one that was saved",
-                "use another step, and report this: the files themselves are whole",
+    """Raises CheckpointError when what the ranks hold now, put together, is not what was saved.
+
+    Of tensors that every rank holds whole, rank 0's are compared.
+    """
+    stored, own = _sums(checkpoint), state_digest.digests(trainer.engine.state())
+    names = sorted(stored)
+    parts = [part for name in names for part in (float(name in own), *as_floats(own.get(name, 0)))]
+    sums = trainer.engine.sum_over_ranks(parts)
+    for number, name in enumerate(names):
+        is_held, *value = sums[5 * number : 5 * number + 5]
+        if is_held and from_floats(value) != stored[name]:
+            raise CheckpointError(
+                f"{checkpoint.path}: '{name}' was loaded as another tensor than the one that was saved",
+                "its files are whole, so this is a mistake of Seedbed's: report it, and keep the checkpoint",
             )
 
 
@@ -117,19 +128,21 @@ def _resumed(trainer: "Trainer", checkpoint: Checkpoint) -> TrainState:
     kept = checkpoint.manifest["trainer"]
     # A roll-back is written down before any checkpoint could know of it.
     passed_over = {(start, end) for start, end in [*kept.get("passed_over", ()), *trainer.run.passed_over()]}
-    state = TrainState(checkpoint.step, checkpoint.position, guards=GuardState.load(kept.get("guards", {})))
+    state = TrainState(checkpoint.step, checkpoint.position)
+    state.num_updates = kept.get("num_updates", checkpoint.step)
     state.passed_over = sorted(passed_over)
     state.position = state.after(state.position)
-    # A branch begins without its parent's validations: its data and its settings may be others.
+    # A branch begins without its parent's validations and troubles: its data and settings may be others.
     if trainer.run.record().get("forked_from", {}).get("step") != checkpoint.step:
+        state.guards = GuardState.load(kept.get("guards", {}))
         state.least, state.num_stale = kept.get("patience", (None, 0))
         best = kept["best"]
         if best and layout.step_dir(trainer.run.path, best[1]).is_dir():
             trainer.recorder.best = (float(best[0]), int(best[1]))
             state.lowest = float(best[0])
-    saved = checkpoint.manifest.get("state", {})
-    shown = state_digest.shown({kind: int(value, 16) for kind, value in saved.items()})
-    _begin(trainer, state, f"resumed from step {checkpoint.step} (state {shown})")
+    sums = _sums(checkpoint)
+    proved = f" (state {state_digest.shown(sums)})" if sums else ""
+    _begin(trainer, state, f"resumed from step {checkpoint.step}{proved}")
     before, now = checkpoint.manifest.get("world", {}), trainer.world()
     free = {"engine", "num_ranks"} if trainer.config.engine.exact else set()
     changed = [
@@ -148,6 +161,7 @@ def _resumed(trainer: "Trainer", checkpoint: Checkpoint) -> TrainState:
 
 
 def _begin(trainer: "Trainer", state: TrainState, message: str) -> None:
+    trainer.interval.resumed(state.step)
     if trainer.group.rank == 0:
         layout.remove_leftovers(trainer.run.path)
         for path in layout.unfinished_steps(trainer.run.path):
@@ -163,4 +177,7 @@ def _begin(trainer: "Trainer", state: TrainState, message: str) -> None:
         "baseline_bytes": trainer.baseline_bytes,
     }
     trainer.recorder.begin(state.step, message, **details)
+    if trainer.copy and state.step:
+        # An end before this may have come before its copy.
+        trainer.copy.push(state.step)
     trainer.engine.barrier()

@@ -29,10 +29,12 @@ def roll_back(trainer: "Trainer", state: TrainState, verdict: Verdict) -> None:
             f"lower optimizer.lr, look at the samples from position {start} to {end - 1}, or raise "
             "guards.max_rollbacks",
         )
+    trainer.recorder.beat(state.step, "saving")
     trainer.settle_save()
     if trainer.group.rank == 0:
-        earlier = [step for step in layout.list_steps(trainer.run.path) if step < verdict.back_before]
-        target = max(earlier, default=0)
+        steps = layout.list_steps(trainer.run.path)
+        # The oldest there is, where none is old enough; initial weights only where there is none.
+        target = max((step for step in steps if step < verdict.back_before), default=min(steps, default=0))
         trainer.run.pass_over([*state.passed_over, verdict.passed_over])
         layout.abandon_after(trainer.run.path, target, trainer.recorder.attempt)
         trainer.recorder.event(

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import time
 from pathlib import Path
 from typing import IO, Any
@@ -178,6 +179,7 @@ def make_record(
     """`recipe.json` of a run: provenance, and the identity that a resume must share."""
     identity = {**identity_of(config), **dataset}
     return {
+        "id": secrets.token_hex(8),
         "seedbed_version": seedbed.__version__,
         "recipe": recipe,
         "overrides": overrides,

@@ -31,6 +31,10 @@ class SaveInterval:
         self._last = 0
         self._step_s: deque[float] = deque(maxlen=NUM_STEPS)
 
+    def resumed(self, step: int) -> None:
+        """The run goes on from `step`, which is saved."""
+        self._last = step
+
     def stepped(self, step_s: float) -> None:
         """Note how long a step took here."""
         self._step_s.append(step_s)

@@ -27,6 +27,8 @@ class RunConfig(Section):
     """Initial weights, data order and dropout are functions of it."""
     steps: int = Field(1000, ge=1, le=10**12, json_schema_extra=SCHEDULE)
     """Optimizer steps in all."""
+    max_restarts: int = Field(100, ge=0, json_schema_extra=PLACEMENT)
+    """How often workers are started again in all; `restarts` has budgets by cause."""
     stop_grace_s: float = Field(300.0, gt=0, json_schema_extra=PLACEMENT)
     """Seconds that a stop waits for the last checkpoint before workers are killed."""
 
@@ -305,6 +307,15 @@ class CheckpointConfig(Section):
     copy_to: str = Field("", json_schema_extra=PLACEMENT)
     """A folder or fsspec URL (s3://bucket/run) that every finished step is copied to and proved at, with the
     run's records. `seedbed checkpoint fetch` makes a run directory of it when the disk here is lost."""
+
+    @model_validator(mode="after")
+    def _kept(self) -> "CheckpointConfig":
+        if self.mttf_h and self.keep_every:
+            raise ValueError(
+                "checkpoint.keep_every keeps steps that it divides, and checkpoint.mttf_h saves at others; "
+                "leave out one of them"
+            )
+        return self
 
 
 class EvalConfig(Section):

@@ -24,6 +24,13 @@ class TrainState:
     """What guards remember of the steps before."""
     passed_over: list[tuple[int, int]] = field(default_factory=list)
     """Stretches of data positions, from the one up to the other, that the run does not learn from."""
+    num_updates: int = 0
+    """Steps that were learnt from."""
+
+    @property
+    def num_samples(self) -> int:
+        """Samples up to the position, less those that were passed over."""
+        return self.position - sum(max(0, min(end, self.position) - start) for start, end in self.passed_over)
 
     def after(self, position: int) -> int:
         """The first data position from `position` on that is not passed over."""

@@ -1,5 +1,6 @@
 """The only restarter: starts the workers of a run, replaces them when they die, and knows when to stop."""
 
+import contextlib
 import os
 import signal
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from seedbed.errors import (
+    EXIT_CORRUPTED,
     EXIT_DATA,
     EXIT_OK,
     EXIT_PREEMPTED,
@@ -95,8 +97,9 @@ class Supervisor:
             self.run.event(state, message or f"finished at step {step}", step=step)
             self.run.write_status(state, step, message)
             self._show(tails)
-            if told := account(time_by_cause(self.run.path)):
-                self.console.line(told)
+            # It is for show: a record that cannot be read must not hide how the run ended.
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                self.console.line(account(time_by_cause(self.run.path)))
             self.console.close()
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -132,7 +135,8 @@ class Supervisor:
             cause = _cause(code, bool(hang))
             self._tell_death(worker, code, attempt, cause, reason)
             budget = getattr(self.config.restarts, cause)
-            if fruitless > self.config.restarts.without_progress or restarts[cause] >= budget:
+            is_over = restarts[cause] >= budget or restarts.total() >= self.config.run.max_restarts
+            if is_over or fruitless > self.config.restarts.without_progress:
                 raise TrainingError(
                     f"given up after {restarts.total()} restart(s) ({cause}: {restarts[cause]} of {budget}), "
                     f"the last {fruitless} attempt(s) without a new checkpoint; last: {reason}"
@@ -164,6 +168,8 @@ class Supervisor:
     def _explained(self, worker: Worker, code: int, kills_before: int) -> tuple[str, str]:
         """(what a worker died of, what to do about it)."""
         death, rank = _death(worker, code), _rank_of(worker)
+        if code == EXIT_CORRUPTED:
+            return self._last_words(rank).removeprefix(": ") or death, "take its machine out of service"
         if code == -signal.SIGKILL and kernel_kills() > kills_before:
             error = explained(MemoryError(f"{death}, by the kernel"), self.config, rank)
             return error.message, error.fix
@@ -181,7 +187,10 @@ class Supervisor:
     def _run_attempt(self, attempt: int, tails: tuple[Tail, Tail]) -> Ended | None:
         """Run all ranks to their end; None when they finished, else who died first, or hung, and how."""
         self.run.write_status("starting", max(0, self._newest_step()))
-        for path in (self.run.path / "heartbeats").glob("*.json"):
+        heartbeats = self.run.path / "heartbeats"
+        # A run that was fetched from a copy has none yet.
+        heartbeats.mkdir(exist_ok=True)
+        for path in heartbeats.glob("*.json"):
             path.unlink(missing_ok=True)
         rendezvous = self.run.path / "rendezvous.json"
         rendezvous.unlink(missing_ok=True)
@@ -307,7 +316,7 @@ def _cause(code: int, hung: bool) -> str:
     """Whose budget of `[restarts]` an end is taken from."""
     if code == EXIT_PREEMPTED:
         return "preemptions"
-    return "infrastructure" if hung or code < 0 else "program"
+    return "infrastructure" if hung or code < 0 or code == EXIT_CORRUPTED else "program"
 
 
 def _death(worker: Worker, code: int) -> str:

@@ -139,7 +139,7 @@ class Trainer:
 
     def tokens(self, state: TrainState) -> int:
         """Tokens that the run has learnt from."""
-        return state.position * self.config.model.context
+        return state.num_samples * self.config.model.context
 
     def world(self) -> dict[str, Any]:
         """What bits depend on beside the identity: recorded with every checkpoint, compared on resume."""
@@ -193,6 +193,7 @@ class Trainer:
         ]
         update, verdict = self._update(state, loss_mean, weight_sum, means)
         state.step, state.position, state.validated = step, self._following(state), None
+        state.num_updates += not update.get("skipped")
         self._record_step(
             state,
             loss=loss_mean if math.isfinite(loss_mean) else None,
@@ -208,7 +209,7 @@ class Trainer:
         return stopping > 0
 
     def _following(self, state: TrainState) -> int:
-        """Where the data of the step after the next begins."""
+        """Where the data of the next step begins, once this one is over."""
         return state.after(state.position + self.layout.samples_per_step)
 
     def _update(
@@ -242,7 +243,7 @@ class Trainer:
                 step=step,
                 position=state.position,
                 following=self._following(state),
-                losses=losses,
+                losses=[value if math.isfinite(value) else None for value in losses],
             )
         return update, verdict
 
@@ -334,6 +335,7 @@ class Trainer:
                 "patience": [state.least, state.num_stale],
                 "guards": state.guards.save(),
                 "passed_over": state.passed_over,
+                "num_updates": state.num_updates,
             },
         }
         blocked_s = self.saver.save(self.engine.state(), manifest, started)
@@ -352,10 +354,11 @@ class Trainer:
 
         Returns whether it succeeded; what a failed one left behind is deleted.
         """
-        self.saver.wait_written()
+        still = self.recorder.still
+        self.saver.wait_written(still)
         if self._any_rank(bool(self.saver.own_failure)):
             self.saver.abort()
-        self.saver.wait()
+        self.saver.wait(still)
         # Rank 0 may have failed later than in its own part: when it put the parts together.
         failed = self._any_rank(bool(self.saver.own_failure))
         if failed and self.group.rank == 0:
@@ -368,6 +371,7 @@ class Trainer:
     def finish(self, state: TrainState, phase: str) -> None:
         """Wait until the last step is on disk, on all ranks; raises TrainingError when it cannot be."""
         self.batches.close()
+        self.recorder.beat(state.step, "saving")
         if not self.settle_save():
             self.save(state)
             if not self.settle_save():
@@ -378,7 +382,7 @@ class Trainer:
                 )
         if self.copy:
             self.recorder.beat(state.step, "copying")
-            self.copy.close()
+            self.copy.close(self.recorder.still)
         ends_at = state.step
         if phase == "finished" and self.group.rank == 0:
             ends_at = early_stopping.end(self, state)

@@ -68,6 +68,7 @@ def _totals(trainer: "Trainer", held_out: Stream[Any]) -> tuple[dict[str, tuple[
     totals: dict[str, list[float]] = {}
     num_bytes = 0.0
     for turn in range(-(-num_micro_batches // group.num_ranks)):
+        trainer.recorder.still()
         index = turn * group.num_ranks + group.rank
         first = min(index, num_micro_batches - 1) * size
         batch = held_out.batch(first, size)
@@ -89,6 +90,7 @@ def _continue_prompt(trainer: "Trainer", step: int) -> None:
     prompt = trainer.tokenizer.encode(settings.prompt)[-context // 2 :]
     tokens = list(prompt)
     for count in range(min(context - len(tokens), settings.sample_tokens)):
+        trainer.recorder.still()
         logits = trainer.engine.logits(torch.tensor([tokens], device=trainer.group.device))
         tokens.append(choose(logits[0, -1].float(), CONTINUATION, uniform_of(0, "sample", count)))
     trainer.recorder.sample(step, settings.prompt, trainer.tokenizer.decode(tokens[len(prompt) :]))

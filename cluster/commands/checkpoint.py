@@ -116,7 +116,7 @@ def prune(
         steps = layout.list_steps(run)
         newest = Checkpoint.open(layout.step_dir(run, steps[-1])) if steps else None
         best = newest.manifest["trainer"]["best"] if newest and config.keep_best else None
-        doomed = layout.doomed(run, keep, config.keep_every, best[1] if best else None)
+        doomed = layout.doomed(run, keep, config.keep_every, [best[1]] if best else [])
         sizes = [sum(file.stat().st_size for file in path.iterdir()) for path in doomed]
         if not dry_run:
             for path in doomed:

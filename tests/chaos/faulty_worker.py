@@ -10,9 +10,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import torch
+
 from training import worker
+from training.engines.torch_engine import TorchEngine
 from training.objectives import LossSum
 from training.trainer import Trainer
 
@@ -77,6 +81,71 @@ def computes_wrongly(trainer: Trainer, **_: Any) -> Iterator[None]:
     trainer.engine.recompute = recompute  # type: ignore[method-assign]
 
 
+SAVE_PATH = ("write_tensors", "write_json", "write_atomic", "hash_file", "fsync_dir")
+"""What a save calls, in order, some of it several times."""
+
+
+def fault_the_save_path(rank: int) -> None:
+    """Have the worker killed at a named moment of a save: {kind: save, step, call, number, when}."""
+    from training.checkpoint import writer
+
+    saving: dict[str, Any] = {"step": None, "calls": {}}
+    run = writer.Saver._run
+
+    def noted(self: Any, copies: Any, manifest: Any, blocked_s: float) -> None:
+        saving.update(step=manifest["step"], calls={})
+        run(self, copies, manifest, blocked_s)
+
+    writer.Saver._run = noted  # type: ignore[method-assign]
+
+    def deadly(name: str) -> Callable[..., Any]:
+        call = getattr(writer, name)
+
+        def called(*given: Any, **named: Any) -> Any:
+            number = saving["calls"][name] = saving["calls"].get(name, 0) + 1
+            key = (rank, saving["step"], name, number)
+            now = {
+                fault["when"]
+                for fault in FAULTS
+                if fault["kind"] == "save"
+                and (fault["rank"], fault["step"], fault["call"], fault["number"]) == key
+            }
+            if "before" in now:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = call(*given, **named)
+            if "after" in now:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return called
+
+    def kill_once(fault: dict[str, Any]) -> None:
+        if fault not in FAULTS:
+            return
+        # Else every attempt would die of it.
+        mark = Path(argument("--run-dir"), "logs", f"fired-{FAULTS.index(fault)}")
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    for name in SAVE_PATH:
+        setattr(writer, name, deadly(name))
+
+
+def misload(rank: int) -> None:
+    """Have a rank put one wrong bit into the weights that it loads: {kind: misload, rank}."""
+    load_state = TorchEngine.load_state
+
+    def wrongly(self: TorchEngine, *given: Any, **named: Any) -> None:
+        load_state(self, *given, **named)
+        parameter = next(iter(self.model.parameters()))
+        local = getattr(parameter, "to_local", lambda: parameter)().detach()
+        local.view(torch.int32).view(-1)[0] ^= 1
+
+    if any(fault["kind"] == "misload" and fault["rank"] == rank for fault in FAULTS):
+        TorchEngine.load_state = wrongly  # type: ignore[method-assign]
+
+
 HAPPENS: dict[str, Callable[..., Any]] = {
     "kill": signalled(signal.SIGKILL),
     "terminate": signalled(signal.SIGTERM),
@@ -90,6 +159,11 @@ HAPPENS: dict[str, Callable[..., Any]] = {
 }
 
 
+def argument(name: str) -> str:
+    """What the worker was given for it."""
+    return sys.argv[sys.argv.index(name) + 1]
+
+
 def main() -> int:
     """As the worker's."""
     train_step = Trainer.train_step
@@ -97,11 +171,15 @@ def main() -> int:
     def faulty_step(self: Trainer, state: Any) -> bool:
         with contextlib.ExitStack() as stack:
             for fault in FAULTS:
+                if fault["kind"] in ("save", "misload"):
+                    continue
                 here = fault["rank"] in (self.group.rank, "all") and fault["step"] == state.step + 1
                 if here and fault.get("attempt", self.recorder.attempt) == self.recorder.attempt:
                     stack.enter_context(HAPPENS[fault["kind"]](self, **fault))
             return train_step(self, state)
 
+    fault_the_save_path(int(argument("--rank")))
+    misload(int(argument("--rank")))
     Trainer.train_step = faulty_step  # type: ignore[method-assign]
     return worker.main()
 

@@ -31,10 +31,11 @@ def test_a_stopped_rank_is_named_with_its_stack_and_the_run_goes_on(tmp_path):
     assert state_hash(run) == state_hash(whole)
 
 
-def test_a_rank_that_is_slow_for_a_while_is_not_taken_for_hanging(tmp_path):
+def test_ranks_whose_steps_are_long_are_not_taken_for_hanging(tmp_path):
     """A healthy run would be restarted again and again."""
-    faults = [{"kind": "sleep", "rank": 0, "step": step, "seconds": 2.5} for step in (4, 9, 12)]
-    finish(start(tmp_path / "run", faults, **QUICK))
+    # Longer than the time-out, and so is the one before.
+    faults = [{"kind": "sleep", "rank": 0, "step": step, "seconds": 6} for step in range(1, 5)]
+    finish(start(tmp_path / "run", faults, **QUICK | {"run__steps": 4}))
     assert not events(tmp_path / "run", "hang")
 
 
@@ -50,6 +51,16 @@ def test_an_error_of_the_program_has_a_budget_of_its_own(tmp_path):
     assert [event["cause"] for event in told] == ["infrastructure", "program", "program"]
     assert "given up after 2 restart(s) (program: 1 of 1)" in output
     assert "an injected error" in output
+
+
+def test_a_state_that_is_loaded_wrongly_is_refused_and_nothing_is_put_aside(tmp_path):
+    """A mistake in resharding would go on as if nothing had happened."""
+    run = tmp_path / "run"
+    finish(start(run, [], run__steps=5))
+    output = finish(start(run, [{"kind": "misload", "rank": 1}], resume=True, run__steps=8), code=3)
+    assert "was loaded as another tensor than the one that was saved" in output
+    assert (run / "checkpoints" / "step-5").is_dir()
+    finish(start(run, [], resume=True, run__steps=8, engine__num_ranks=1))
 
 
 def test_a_rank_that_somebody_else_preempts_is_started_again(tmp_path):

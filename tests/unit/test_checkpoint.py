@@ -216,11 +216,11 @@ def test_retention_keeps_the_newest_the_best_and_every_mth(tmp_path):
         save(tmp_path, step, num_ranks=1)
     layout.abandon_after(tmp_path, 8, attempt=3)
     assert layout.list_steps(tmp_path)[-1] == 8
-    layout.retain(tmp_path, keep=2, keep_every=4, best_step=3)
+    layout.retain(tmp_path, keep=2, keep_every=4, needed=[3])
     assert layout.list_steps(tmp_path) == [3, 4, 7, 8]
     assert (layout.checkpoints_dir(tmp_path) / "abandoned-3-step-9").exists()
     save(tmp_path, 9, num_ranks=1)
-    layout.retain(tmp_path, keep=2, keep_every=0, best_step=None)
+    layout.retain(tmp_path, keep=2, keep_every=0, needed=[])
     assert layout.list_steps(tmp_path) == [8, 9]
     assert not (layout.checkpoints_dir(tmp_path) / "abandoned-3-step-9").exists()
 

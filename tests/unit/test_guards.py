@@ -85,9 +85,21 @@ def test_trouble_that_is_over_is_forgotten():
         note(found, step + number, 30.0, None)
     for number in range(3, 60):
         assert not note(found, step + number, level).problem
-    assert found.state.began is None
     verdicts = [note(found, step + 60 + number, 30.0, None) for number in range(3)]
     assert [verdict.slowed for verdict in verdicts] == [False, False, True]
+    assert found.state.began == (step + 60, (step + 60) * SAMPLES)
+
+
+def test_a_stray_spike_now_and_then_is_no_trouble():
+    """The first of them would be where a later trouble sends the run back to."""
+    found, step = settled()
+    level = found.state.losses[-1]
+    for number in range(60):
+        is_spike = number % 10 == 0
+        verdict = note(found, step + number, 30.0 if is_spike else level, None if is_spike else 1.0)
+        assert not verdict.slowed
+    assert any(note(found, step + number, 30.0, None).slowed for number in (60, 61, 62))
+    assert found.state.began[0] >= step + 50
 
 
 def test_numbers_that_are_none_are_counted_and_end_the_run_past_their_budget():

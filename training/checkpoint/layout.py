@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from seedbed.errors import CheckpointError, UsageError
@@ -62,7 +63,7 @@ def remove_leftovers(run_dir: Path) -> None:
     """Delete what interrupted writers left behind; only the run's owner may call it."""
     root = checkpoints_dir(run_dir)
     for entry in root.iterdir() if root.is_dir() else ():
-        if _TEMPORARY.match(entry.name) or entry.name.startswith(".deleting-"):
+        if _TEMPORARY.match(entry.name) or entry.name.startswith((".deleting-", ".copying-")):
             shutil.rmtree(entry, ignore_errors=True)
 
 
@@ -112,19 +113,19 @@ def abandon_after(run_dir: Path, step: int, attempt: int) -> list[int]:
     return later
 
 
-def retain(run_dir: Path, keep: int, keep_every: int, best_step: int | None) -> None:
-    """Delete steps that are neither among the newest `keep`, nor every `keep_every`-th, nor the best.
+def retain(run_dir: Path, keep: int, keep_every: int, needed: Collection[int | None]) -> None:
+    """Delete steps that are neither among the newest `keep`, nor every `keep_every`-th, nor `needed`.
 
     Abandoned steps go once the surviving chain has passed them.
     """
-    for path in doomed(run_dir, keep, keep_every, best_step):
+    for path in doomed(run_dir, keep, keep_every, needed):
         remove_step(path)
 
 
-def doomed(run_dir: Path, keep: int, keep_every: int, best_step: int | None) -> list[Path]:
+def doomed(run_dir: Path, keep: int, keep_every: int, needed: Collection[int | None]) -> list[Path]:
     """What `retain` deletes."""
     steps = list_steps(run_dir)
-    kept = set(steps[-keep:]) | ({best_step} if best_step is not None else set())
+    kept = {*steps[-keep:], *needed}
     if keep_every:
         kept |= {step for step in steps if step % keep_every == 0}
     found = [step_dir(run_dir, step) for step in steps if step not in kept]

@@ -7,7 +7,10 @@ A step without a manifest does not exist, there as here. Copying runs in a threa
 slow nor stop the run, and says what went wrong in the run's events.
 """
 
+import json
+import os
 import queue
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -45,11 +48,13 @@ class RemoteCopy:
             self._thread.start()
         self._steps.put(step)
 
-    def close(self) -> None:
-        """Wait until the newest step that was pushed is there, or has failed."""
+    def close(self, meanwhile: Callable[[], None]) -> None:
+        """Wait until the newest step is there, or has failed; calls `meanwhile` every second."""
         if self._thread is not None:
             self._steps.put(None)
-            self._thread.join()
+            while self._thread.is_alive():
+                meanwhile()
+                self._thread.join(1.0)
             self._thread = None
 
     def _run(self) -> None:
@@ -76,33 +81,53 @@ class RemoteCopy:
 
     def _copy(self, step: int) -> int:
         source = Checkpoint.open(layout.step_dir(self.run_dir, step))
+        # Held by links of its own: retention may delete the step meanwhile.
+        held = source.path.with_name(f".copying-{source.path.name}")
+        shutil.rmtree(held, ignore_errors=True)
+        shutil.copytree(source.path, held, copy_function=_link)
+        try:
+            self._upload(source, held)
+        finally:
+            shutil.rmtree(held, ignore_errors=True)
+        return source.num_bytes
+
+    def _upload(self, source: Checkpoint, held: Path) -> None:
         with storage_errors(self.url):
             fs, root = filesystem(self.url)
             fs.invalidate_cache()
             target = f"{root}/checkpoints/{source.path.name}"
-            if fs.exists(f"{target}/{layout.MANIFEST}"):
-                # What bore this number was abandoned.
-                fs.rm(target, recursive=True)
-            fs.makedirs(target, exist_ok=True)
-            for file in source.manifest["files"]:
-                there = f"{target}/{file['name']}"
-                fs.put_file(str(source.path / file["name"]), there)
-                _prove(fs, there, file)
-            fs.put_file(str(source.path / layout.MANIFEST), f"{target}/{layout.MANIFEST}")
+            manifest = f"{target}/{layout.MANIFEST}"
+            own = (held / layout.MANIFEST).read_bytes()
+            if not fs.exists(manifest) or fs.cat_file(manifest) != own:
+                if fs.exists(target):
+                    # What bore this number was abandoned, or cut short.
+                    fs.rm(target, recursive=True)
+                fs.makedirs(target, exist_ok=True)
+                for file in source.manifest["files"]:
+                    there = f"{target}/{file['name']}"
+                    fs.put_file(str(held / file["name"]), there)
+                    _prove(fs, there, file)
+                fs.put_file(str(held / layout.MANIFEST), manifest)
             for name in RECORDS:
                 if (self.run_dir / name).exists():
                     fs.put_file(str(self.run_dir / name), f"{root}/{name}")
-            kept = {f"step-{number}" for number in [*layout.list_steps(self.run_dir), step]}
+            kept = {source.path.name, *(f"step-{number}" for number in layout.list_steps(self.run_dir))}
             for entry in fs.ls(f"{root}/checkpoints", detail=False):
                 if entry.rstrip("/").rpartition("/")[2] not in kept:
                     fs.rm(entry, recursive=True)
-        return source.num_bytes
 
 
-def check(url: str) -> None:
-    """Raises SeedbedError when nothing can be written at `url`: before a run relies on it."""
+def check(url: str, run_id: str) -> None:
+    """Raises SeedbedError when `url` cannot be written, or holds another run: before one relies on it."""
     with storage_errors(url):
         fs, root = filesystem(url.rstrip("/"))
+        if (
+            fs.exists(f"{root}/recipe.json")
+            and json.loads(fs.cat_file(f"{root}/recipe.json")).get("id") != run_id
+        ):
+            raise UsageError(
+                f"{url} holds the copy of another run", "give checkpoint.copy_to a place of its own"
+            )
         fs.makedirs(root, exist_ok=True)
         fs.pipe_file(f"{root}/.writable", b"")
         fs.rm(f"{root}/.writable")
@@ -139,6 +164,13 @@ def fetch(url: str, run_dir: Path) -> int:
             return number
     found = "; ".join(problems) or "none at all"
     raise CheckpointError(f"{url} holds no sound step: {found}", "use another copy")
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _prove(fs: Any, path: str, receipt: dict[str, Any]) -> None:

@@ -18,26 +18,22 @@ CHUNK = 1 << 20
 
 
 def digests(shards: Iterable[Shard]) -> dict[str, int]:
-    """This rank's part of the sums of weights, optimizer and averages; a branch may drop the last."""
-    found: dict[str, int] = {}
-    for shard in shards:
-        kind = shard.name.partition("/")[0]
-        found[kind] = (found.get(kind, 0) + _of_shard(shard)) % MODULUS
-    return found
+    """This rank's part of the sum of each tensor: tensor by tensor, as a branch may drop some."""
+    return together({shard.name: _of_shard(shard)} for shard in shards)
 
 
 def together(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     """The sums from those of all ranks."""
     found: dict[str, int] = {}
     for part in parts:
-        for kind, value in part.items():
-            found[kind] = (found.get(kind, 0) + value) % MODULUS
+        for name, value in part.items():
+            found[name] = (found.get(name, 0) + value) % MODULUS
     return found
 
 
 def shown(sums: Mapping[str, int]) -> str:
-    """16 hexadecimal digits over all kinds."""
-    text = ",".join(f"{kind}={sums[kind]}" for kind in sorted(sums))
+    """16 hexadecimal digits over all tensors."""
+    text = ",".join(f"{name}={sums[name]}" for name in sorted(sums))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

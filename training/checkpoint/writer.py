@@ -26,6 +26,7 @@ from training.checkpoint.tensors import DTYPES, write_tensors
 from training.engines.base import Shard
 
 POLL_S = 0.01
+WAIT_S = 1.0
 # Well inside the time-out of collectives, so that a part that does not come is named as the cause.
 RECEIPTS_TIMEOUT_S = 300.0
 
@@ -41,6 +42,8 @@ class SaveResult:
     error: str = ""
     state: str = ""
     """The digest of what was saved, as `training.checkpoint.state_digest` shows it."""
+    trouble: int | None = None
+    """The step at which spikes began that may send the run back."""
     best: tuple[float, int] | None = None
     """Validation loss and step of the best checkpoint, once this one is on disk."""
 
@@ -87,16 +90,18 @@ class Saver:
         self._thread.start()
         return blocked_s
 
-    def wait(self) -> None:
-        """Until the save under way is finished, well or badly."""
+    def wait(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Until the save under way is finished, well or badly; calls `meanwhile` every second."""
         if self._thread is not None:
-            self._thread.join()
+            while self._thread.is_alive():
+                meanwhile()
+                self._thread.join(WAIT_S)
             self._thread = None
 
-    def wait_written(self) -> None:
+    def wait_written(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Until this rank's own part of the save under way is on disk or has failed."""
-        if self._thread is not None:
-            self._written.wait()
+        while self._thread is not None and not self._written.wait(WAIT_S):
+            meanwhile()
 
     def abort(self) -> None:
         """Give up the save under way: another rank could not write its part."""
@@ -104,7 +109,13 @@ class Saver:
 
     def _run(self, copies: list[tuple[Shard, Tensor]], manifest: dict[str, Any], blocked_s: float) -> None:
         best = manifest.get("trainer", {}).get("best")
-        result = SaveResult(manifest["step"], blocked_s, best=tuple(best) if best else None)
+        trouble = manifest.get("trainer", {}).get("guards", {}).get("began")
+        result = SaveResult(
+            manifest["step"],
+            blocked_s,
+            best=tuple(best) if best else None,
+            trouble=trouble[0] if trouble else None,
+        )
         started = time.perf_counter()
         temporary = layout.temporary_dir(self.run_dir, manifest["step"], self.nonce)
         try:
@@ -173,9 +184,8 @@ class Saver:
             "format": FORMAT,
             "version": VERSION,
             **manifest,
-            "state": {kind: f"{value:016x}" for kind, value in sums.items()},
             "files": files,
-            "tensors": tensors,
+            "tensors": {name: {**entry, "sum": f"{sums[name]:016x}"} for name, entry in tensors.items()},
         }
         write_json(temporary / layout.MANIFEST, {**body, "digest": digest_of(body)})
         temporary.rename(layout.step_dir(self.run_dir, manifest["step"]))

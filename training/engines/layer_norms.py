@@ -43,6 +43,11 @@ class LayerNorms:
                 self._sums[layer][1] += number
         self._pending.clear()
 
+    def close(self) -> None:
+        """Look no longer."""
+        for hook in self._hooks:
+            hook.remove()
+
     def end(
         self,
         weights: list[Tensor],
@@ -55,8 +60,7 @@ class LayerNorms:
 
         Tensors are this rank's parts; gradients are those of losses that `total_weight` is yet to divide.
         """
-        for hook in self._hooks:
-            hook.remove()
+        self.close()
         squares = torch.stack([self._squares(weights), self._squares(gradients)])
         of_weights, of_gradients = sum_over_parts(squares).sqrt().tolist()
         flat = sum_over_ranks([value for sums in self._sums.values() for value in sums])

@@ -124,7 +124,7 @@ class TorchEngine(RankEngine):
         if self._loss_scale:
             total_weight *= self._loss_scale.factor
         self._end_watch(total_weight)
-        norm = squares**0.5 / total_weight
+        norm = self._agreed(squares) ** 0.5 / total_weight
         if math.isfinite(norm) and norm <= max_norm:
             clip_norm = self._config.clip_norm
             clip = min(1.0, clip_norm / (norm + 1e-6)) if clip_norm else 1.0
@@ -139,8 +139,18 @@ class TorchEngine(RankEngine):
             self._loss_scale.update(math.isfinite(norm))
         return norm
 
+    def _agreed(self, squares: float) -> float:
+        """The same number on all ranks, also where each has its own copy of the gradients."""
+        if self.splits_parameters or self.group.num_ranks == 1:
+            return squares
+        largest = torch.tensor(squares, dtype=torch.float64, device=self.group.device)
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        return largest.item()
+
     def skip(self) -> None:
-        self._watch = None
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
         self._forget_gradients()
 
     def recompute(self, objective: Objective, batch: Any) -> Tensor:
