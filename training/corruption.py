@@ -28,10 +28,14 @@ def compute_twice(
     again = trainer.engine.recompute(trainer.objective, trainer.on_device(batch))
     before = losses[index] if index is not None else None
     # Bits, not values: a loss that is not a number is for the guards.
-    differs = before is not None and not torch.equal(before.view(torch.uint8), again.view(torch.uint8))
+    differs = before is not None and not torch.equal(_bits(before), _bits(again))
     flags = [float(differs and rank == group.rank) for rank in range(group.num_ranks)]
     if ranks := [rank for rank, flag in enumerate(trainer.engine.sum_over_ranks(flags)) if flag]:
         named = ", ".join(map(str, ranks))
         message = f"step {step}: rank(s) {named} computed a loss twice and got two (guards.recompute_every)"
         trainer.recorder.event("silent_corruption", message, step=step, wrong_ranks=ranks)
         raise Corrupted(message, "take the machines of these ranks out of service")
+
+
+def _bits(loss: Tensor) -> Tensor:
+    return loss.reshape(1).view(torch.uint8)

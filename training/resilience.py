@@ -11,7 +11,7 @@ from training.sections import PLACEMENT, SCHEDULE, Section
 class GuardsConfig(Section):
     """Steps that would do harm, and what is done about them; see `training.guards`."""
 
-    max_nonfinite: int = Field(10, ge=0, json_schema_extra=SCHEDULE)
+    max_nonfinite: int = Field(3, ge=0, json_schema_extra=SCHEDULE)
     """Steps whose loss or gradient is not a number that are skipped within `window` steps; one more ends the
     run, as does the first when this is 0."""
     spikes: Literal["off", "warn", "act"] = Field("warn", json_schema_extra=SCHEDULE)

@@ -3,6 +3,7 @@
 import json
 import math
 
+import pytest
 from faulty_runs import finish, start, state_hash
 
 from training.metrics import read_events, surviving_rows
@@ -45,6 +46,7 @@ def test_a_number_that_is_none_on_one_rank_is_skipped_by_all(tmp_path):
     assert state_hash(run) == state_hash(alone)
 
 
+@pytest.mark.long
 def test_numbers_that_are_none_end_a_run_past_their_budget(tmp_path):
     """It would go on for days without learning anything."""
     faults = [{"kind": "loss", "rank": 0, "step": step, "factor": math.inf} for step in range(3, 9)]
@@ -53,6 +55,7 @@ def test_numbers_that_are_none_end_a_run_past_their_budget(tmp_path):
     assert "look at the samples from position" in output
 
 
+@pytest.mark.long
 def test_spikes_are_skipped_then_slowed_then_rolled_back(tmp_path):
     """And a run that is killed after that, and resumed, passes over the same data."""
     run = tmp_path / "run"
@@ -63,12 +66,12 @@ def test_spikes_are_skipped_then_slowed_then_rolled_back(tmp_path):
     (back,) = events(run, "rolled_back")
     # Eight samples a step: those of steps 16 to 19.
     start_, end = back["passed_over"]
-    assert (back["step"], start_, end) == (15, 15 * 4, 19 * 4)
+    assert (back["step"], start_, end) == (15, 15 * 8, 19 * 8)
     assert RunDirectory(run).passed_over() == [(start_, end)]
     assert not events(run, "restarted")
     rows = train_rows(run)
     assert [row["step"] for row in rows] == list(range(1, 31))
-    assert rows[15]["position"] == end + 4
+    assert rows[15]["position"] == end + 8
     assert not any(row.get("skipped") for row in rows)
     killed = tmp_path / "killed"
     kill = {"kind": "kill", "rank": 1, "step": 23, "attempt": 1}
@@ -77,12 +80,14 @@ def test_spikes_are_skipped_then_slowed_then_rolled_back(tmp_path):
     assert state_hash(killed) == state_hash(run)
 
 
+@pytest.mark.long
 def test_a_run_does_not_go_back_for_ever(tmp_path):
     faults = [fault for attempt in (0, 1) for fault in spikes(16, 17, 18, 19, attempt=attempt)]
     output = finish(start(tmp_path / "run", faults, guards__max_rollbacks=1, **ACT), code=4)
     assert "and the run went back 1 time(s) already" in output
 
 
+@pytest.mark.long
 def test_what_is_passed_over_is_not_forgotten_by_damage(tmp_path):
     """The run would learn from the data that it went back for."""
     run = tmp_path / "run"

@@ -28,6 +28,7 @@ def job(
     load: Path | None = None,
     lr: float = 1e-2,
     watch: bool = False,
+    passes: dict[int, str] | None = None,
     optimizer: dict[str, Any] | None = None,
     tables: dict[str, Any] | None = None,
     **options: Any,
@@ -47,6 +48,7 @@ def job(
         "first": first,
         "lr": lr,
         "watch": watch,
+        "passes": {str(step): how for step, how in (passes or {}).items()},
         **({"load": str(load)} if load else {}),
     }
 

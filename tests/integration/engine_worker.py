@@ -8,6 +8,7 @@ it began with if it loaded any, and the losses and norms of its steps.
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,9 @@ def run(job: dict[str, Any], group: Group) -> None:
     for step in range(first, first + job["steps"]):
         if job.get("watch"):
             engine.watch()
-        rows.append(train_step(engine, config, step, job.get("lr", 1e-2)))
+        how = job.get("passes", {}).get(str(step), "")
+        if how != "omitted":
+            rows.append(train_step(engine, config, step, job.get("lr", 1e-2), how))
     store(engine, folder / f"state-{group.rank}.npz")
     told = {
         "losses": [loss for loss, _ in rows],
@@ -75,8 +78,8 @@ def run(job: dict[str, Any], group: Group) -> None:
     (folder / f"out-{group.rank}.json").write_text(json.dumps(told))
 
 
-def train_step(engine: Engine, config: Config, step: int, lr: float) -> tuple[float, float]:
-    """(loss, gradient norm)."""
+def train_step(engine: Engine, config: Config, step: int, lr: float, how: str = "") -> tuple[float, float]:
+    """(loss, gradient norm); `how` says that it is not to be learnt from: skipped, or its norm too large."""
     layout = batch_layout(config)
     totals = [0.0] * layout.num_micro_batches
     weights = totals.copy()
@@ -95,7 +98,10 @@ def train_step(engine: Engine, config: Config, step: int, lr: float) -> tuple[fl
             totals[index], weights[index] = loss.item(), summed.item()
     sums = engine.sum_over_ranks([*totals, *weights])
     total, weight = sum(sums[: len(totals)]), sum(sums[len(totals) :])
-    return total / weight, engine.step(lr, weight)
+    if how == "skipped":
+        engine.skip()
+        return total / weight, 0.0
+    return total / weight, engine.step(lr, weight, max_norm=1e-6 if how == "too large" else math.inf)
 
 
 def sample(step: int, number: int, context: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

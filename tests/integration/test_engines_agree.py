@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.integration.engine_runs import BATCH, MODEL, job, run_jobs, told, train
+from tests.integration.engine_runs import BATCH, MODEL, digest, job, run_jobs, told, train
 from tests.integration.engine_worker import stored
 
 ENGINES = ("ddp", "fsdp", "zero1", "zero2", "zero3")
@@ -101,3 +101,25 @@ def test_any_engine_goes_on_from_any(tmp_path):
             assert_same_state(stored(folder, "loaded"), stored(tmp_path / f"{before}-{old}"))
             whole = told(tmp_path / f"{before}-{old}-whole")["losses"]
             assert told(folder)["losses"] == pytest.approx(whole[10:], abs=1e-6), folder.name
+
+
+@pytest.mark.parametrize("engine", ["fsdp", pytest.param("zero2", marks=pytest.mark.long), "zero3"])
+def test_a_step_that_is_not_learnt_from_leaves_no_trace(tmp_path, engine):
+    """A spike that is skipped would move the moments all the same."""
+    skipped = {1: "skipped", 2: "too large"}
+    optimizer = {"ema_decay": 0.9}
+    run_jobs(
+        [
+            job(tmp_path / "skipped", engine, steps=4, passes=skipped, optimizer=optimizer),
+            job(
+                tmp_path / "omitted",
+                engine,
+                steps=4,
+                passes=dict.fromkeys(skipped, "omitted"),
+                optimizer=optimizer,
+            ),
+        ],
+        2,
+    )
+    assert digest(tmp_path / "skipped") == digest(tmp_path / "omitted")
+    assert told(tmp_path / "skipped")["norms"][2] > 1e-6

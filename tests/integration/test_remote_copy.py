@@ -11,6 +11,8 @@ from training.metrics import read_events
 SMALL = {
     "model.num_layers": 1, "model.width": 32, "model.num_heads": 2, "model.context": 16,
     "batch.micro_batch_size": 2, "batch.tokens_per_step": 64, "run.steps": 12, "eval.every_steps": 0,
+    # A rate that does not depend on how many steps there are.
+    "schedule.name": "constant", "schedule.warmup_share": 0.0,
     "checkpoint.every_steps": 4, "tracking.mlflow": "false", "engine.num_ranks": 2, "engine.exact": "true",
 }  # fmt: skip
 
@@ -34,13 +36,15 @@ def kinds(run):
     return [event["kind"] for event in read_events(run)]
 
 
+@pytest.mark.long
 def test_a_run_goes_on_from_its_copy_when_its_disk_is_lost(tmp_path, seedbed_cli, storage):
     """A terabyte of checkpoints is worth nothing on the disk that died."""
     url = f"s3://{BUCKET}/run"
-    begun = seedbed_cli(
-        "train", "gpt-demo", "--run-dir", "run", *sets(checkpoint__copy_to=url, run__steps=10)
-    )
+    copied = sets(checkpoint__copy_to=url, run__steps=8)
+    begun = seedbed_cli("train", "gpt-demo", "--run-dir", "run", *copied)
     assert begun.code == 0, begun.stderr
+    # Of steps that wait, the newest alone is copied: after this one, another.
+    assert seedbed_cli("train", "--resume", "run", "--set", "run.steps=10").code == 0
     assert "copied" in kinds(tmp_path / "run")
     names = {path.rpartition("/")[2] for path in storage.ls(f"{BUCKET}/run/checkpoints", detail=False)}
     assert names == {"step-8", "step-10"}
@@ -73,7 +77,7 @@ def test_storage_that_fails_later_costs_the_copy_and_not_the_run(tmp_path, seedb
     second = seedbed_cli("train", "--resume", "run", "--set", "run.steps=8")
     assert second.code == 0, second.stderr
     assert "was not copied to" in second.stderr
-    assert kinds(tmp_path / "run").count("copy_failed") == 1
+    assert kinds(tmp_path / "run").count("copy_failed") >= 1
     fetched = seedbed_cli("checkpoint", "fetch", target, "again")
     assert fetched.code in (2, 3)
 

@@ -31,6 +31,7 @@ def test_a_stopped_rank_is_named_with_its_stack_and_the_run_goes_on(tmp_path):
     assert state_hash(run) == state_hash(whole)
 
 
+@pytest.mark.long
 def test_ranks_whose_steps_are_long_are_not_taken_for_hanging(tmp_path):
     """A healthy run would be restarted again and again."""
     # Longer than the time-out, and so is the one before.
@@ -39,6 +40,7 @@ def test_ranks_whose_steps_are_long_are_not_taken_for_hanging(tmp_path):
     assert not events(tmp_path / "run", "hang")
 
 
+@pytest.mark.long
 def test_an_error_of_the_program_has_a_budget_of_its_own(tmp_path):
     """What every restart repeats would be repeated as often as machines may fail."""
     faults = [
@@ -53,6 +55,7 @@ def test_an_error_of_the_program_has_a_budget_of_its_own(tmp_path):
     assert "an injected error" in output
 
 
+@pytest.mark.long
 def test_a_state_that_is_loaded_wrongly_is_refused_and_nothing_is_put_aside(tmp_path):
     """A mistake in resharding would go on as if nothing had happened."""
     run = tmp_path / "run"
@@ -63,6 +66,7 @@ def test_a_state_that_is_loaded_wrongly_is_refused_and_nothing_is_put_aside(tmp_
     finish(start(run, [], resume=True, run__steps=8, engine__num_ranks=1))
 
 
+@pytest.mark.long
 def test_a_rank_that_somebody_else_preempts_is_started_again(tmp_path):
     """A drained host would end the run on all the others."""
     run = tmp_path / "run"
@@ -73,6 +77,7 @@ def test_a_rank_that_somebody_else_preempts_is_started_again(tmp_path):
     assert events(run, "attempt_started")[1]["from_step"] == 8
 
 
+@pytest.mark.long
 def test_a_rank_that_computes_wrongly_is_named_and_a_sound_one_is_not(tmp_path):
     """Six of Llama 3's interruptions were silent corruption: whoever does not look learns from it."""
     run = tmp_path / "run"
@@ -86,6 +91,7 @@ def test_a_rank_that_computes_wrongly_is_named_and_a_sound_one_is_not(tmp_path):
     assert state_hash(run) == state_hash(whole)
 
 
+@pytest.mark.long
 def test_a_job_s_time_ends_in_a_checkpoint(tmp_path):
     run = tmp_path / "run"
     changes = {"timeouts__job_s": 20, "timeouts__collective_s": 19, "timeouts__heartbeat_s": 18}
