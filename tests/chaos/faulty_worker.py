@@ -103,18 +103,10 @@ def fault_the_save_path(rank: int) -> None:
 
         def called(*given: Any, **named: Any) -> Any:
             number = saving["calls"][name] = saving["calls"].get(name, 0) + 1
-            key = (rank, saving["step"], name, number)
-            now = {
-                fault["when"]
-                for fault in FAULTS
-                if fault["kind"] == "save"
-                and (fault["rank"], fault["step"], fault["call"], fault["number"]) == key
-            }
-            if "before" in now:
-                os.kill(os.getpid(), signal.SIGKILL)
+            here = {"kind": "save", "rank": rank, "step": saving["step"], "call": name, "number": number}
+            kill_once({**here, "when": "before"})
             result = call(*given, **named)
-            if "after" in now:
-                os.kill(os.getpid(), signal.SIGKILL)
+            kill_once({**here, "when": "after"})
             return result
 
         return called
