@@ -59,6 +59,7 @@ def diagnose(runs: Path = Path("runs")) -> dict[str, Any]:
             *_guarded("shared memory", _check_shared_memory),
             *_guarded("open files", _check_open_files),
             *_guarded("git", _check_git),
+            *_guarded("clusters", _check_clusters),
             *_guarded("torch", lambda: _check_probes(probes)),
         ]
     finally:
@@ -236,6 +237,14 @@ def _check_git() -> Iterator[Check]:
         yield Check("git", "ok", "found")
     else:
         yield Check("git", "warning", "not found: runs will not record a commit", "install git")
+
+
+def _check_clusters() -> Iterator[Check]:
+    """An open cluster runs whatever anybody who reaches it asks it to."""
+    from cluster.doctor_clusters import findings
+
+    for state, detail, fix in findings():
+        yield Check("clusters", state, detail, fix)
 
 
 def _start_probes() -> list[subprocess.Popen[str]]:

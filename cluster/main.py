@@ -7,7 +7,18 @@ from pathlib import Path
 import typer
 
 import seedbed
-from cluster.commands import checkpoint, data, evaluation, exchange, generate, runs, settings, train
+from cluster.commands import (
+    checkpoint,
+    cluster,
+    data,
+    evaluation,
+    exchange,
+    generate,
+    plan,
+    runs,
+    settings,
+    train,
+)
 from seedbed.errors import EXIT_USAGE
 
 app = typer.Typer(
@@ -20,7 +31,15 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.command("train")(train.train)
-app.command("plan")(train.plan)
+app.command("plan")(plan.plan)
+app.command("submit")(cluster.submit)
+app.command("list")(runs.list_)
+app.command("status")(cluster.status)
+app.command("logs")(cluster.logs)
+app.command("top")(cluster.top)
+app.command("stop")(cluster.stop)
+app.command("resume")(cluster.resume)
+app.add_typer(cluster.app, name="cluster")
 app.command("generate")(generate.generate)
 app.command("eval")(evaluation.evaluate)
 app.command("import")(exchange.import_)

@@ -107,13 +107,24 @@ def reporting(*, json: bool) -> Iterator[None]:
     except BrokenPipeError:
         _discard_stdout()
         raise SystemExit(EXIT_BROKEN_PIPE) from None
+    except OSError as error:
+        if error.filename is None:
+            raise _ours(error, json=json) from None
+        # The machine's, not Seedbed's: a permission, a full disk, a mount that is gone.
+        fix = "check the path, its owner and permissions, and that its disk is mounted and has space"
+        report_error(f"{error.filename}: {error.strerror}", fix, EXIT_OTHER, json=json)
+        raise SystemExit(EXIT_OTHER) from None
     except Exception as error:
         if _belongs_to_command_line(error):
             raise
-        traceback.print_exc()
-        message = f"unexpected {type(error).__name__}: {error}"
-        report_error(message, "this is a fault of Seedbed; report the traceback", EXIT_OTHER, json=json)
-        raise SystemExit(EXIT_OTHER) from None
+        raise _ours(error, json=json) from None
+
+
+def _ours(error: Exception, *, json: bool) -> SystemExit:
+    traceback.print_exc()
+    message = f"unexpected {type(error).__name__}: {error}"
+    report_error(message, "this is a fault of Seedbed; report the traceback", EXIT_OTHER, json=json)
+    return SystemExit(EXIT_OTHER)
 
 
 def command(function: Callable[P, R]) -> Callable[P, R]:

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from seedbed.progress import human_bytes, human_count, human_time
-from training.goodput import account
+from training.goodput import account, told_saves
 
 
 def cell(column: str, value: Any) -> str:
@@ -49,33 +49,6 @@ def group(*parts: Any) -> Any:
     from rich.text import Text
 
     return Group(*[Text(part) if isinstance(part, str) else part for part in parts if part])
-
-
-def plan_text(plan: dict[str, Any]) -> str:
-    """The plan in a few lines."""
-    memory, batch, predicted = plan["memory_bytes_per_device"], plan["batch"], plan["predicted"]
-    counts = plan["parameters"]
-    used = counts.get("active", counts["total"])
-    active = f"{human_count(used)} used by a token, " if used != counts["total"] else ""
-    parts = ", ".join(
-        f"{name} {human_bytes(size)}" for name, size in memory.items() if name != "total" and size
-    )
-    lines = [
-        f"plan: {human_count(counts['total'])} parameters ({active}"
-        f"{human_count(counts['non_embedding'])} without embeddings), "
-        f"{human_count(plan['flops_per_token']['full'])} FLOPs per token "
-        f"({human_count(plan['flops_per_token']['causal'])} causal)",
-        f"  {human_count(plan['tokens'])} tokens in {plan['steps']:,} steps of {batch['tokens_per_step']:,}: "
-        f"{batch['num_micro_batches']} micro-batches of {batch['micro_batch_size']} "
-        f"on {batch['num_ranks']} rank(s), {plan['precision']} on {plan['device']}",
-        f"  memory per rank {human_bytes(memory['total'])}: {parts}",
-        f"  checkpoint {human_bytes(plan['checkpoint_bytes'])}, {plan['checkpoints_kept']} kept; "
-        f"disk free {human_bytes(plan['disk_free_bytes'])}",
-    ]
-    if predicted["tokens_per_s"]:
-        hours = human_time(predicted["hours"] * 3600)
-        lines.append(f"  about {human_count(predicted['tokens_per_s'])} tokens/s, {hours}")
-    return "\n".join([*lines, *(f"! {text}" for text in plan.get("notices", []))])
 
 
 def measured_text(plan: dict[str, Any]) -> str:
@@ -149,6 +122,11 @@ def eval_view(result: dict[str, Any]) -> Any:
     """Scores with intervals, baselines on the same bytes beside them."""
     parts: list[Any] = [f"{result['run']} at step {result['step']}"]
     for task, score in result["tasks"].items():
+        if task == "preferences":
+            from evals.preferences import described
+
+            parts.append(described(score))
+            continue
         baselines = [{"name": row["label"], **row} for row in score["baselines"]]
         rows = [{**score, "name": "this checkpoint"}, *({**row, "name": row["label"]} for row in baselines)]
         title = f"{task}: {score['documents']:,} documents, {score['utf8_bytes']:,} bytes"
@@ -159,13 +137,15 @@ def eval_view(result: dict[str, Any]) -> Any:
 def run_view(run: dict[str, Any]) -> Any:
     """One run."""
     facts = {key: value for key, value in run["summary"].items() if value is not None}
-    shares, times = facts.pop("time_shares"), facts.pop("time_by_cause")
+    shares, times, costs = (facts.pop(name) for name in ("time_shares", "time_by_cause", "save_costs"))
     rows = [{"what": key.replace("_", " "), "value": cell(key, value)} for key, value in facts.items()]
     rows += [
         {"what": f"time {key.replace('_', ' ')}", "value": f"{value:.2%}"} for key, value in shares.items()
     ]
     if told := account(times):
         rows.append({"what": "wall time", "value": f"{human_time(times['wall'])}: {told}"})
+    if told := told_saves(costs):
+        rows.append({"what": "saves", "value": told})
     if shares:
         rows.append({"what": "time communicating", "value": "not measured: it overlaps with the backward"})
     changed = [{"setting": k, "recipe": v[0], "this run": v[1]} for k, v in run["difference"].items()]

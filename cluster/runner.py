@@ -3,7 +3,7 @@
 from typing import Any
 
 from cluster.output import note
-from cluster.render import plan_text
+from cluster.render_plan import plan_text
 from cluster.run_summary import summarize_run
 from cluster.tracking import mirrored
 from evals.report import write_report

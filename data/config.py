@@ -8,6 +8,16 @@ from seedbed.settings import STRICT
 
 FILTERS = ("gopher_quality", "gopher_repetition", "c4", "fineweb")
 TokenizerKind = Literal["byte-bpe", "unigram", "sentencepiece-bpe", "wordpiece"]
+Format = Literal[
+    "text",
+    "messages",
+    "prompt-response",
+    "instruction",
+    "preference",
+    "ranking",
+    "feedback",
+    "python-functions",
+]
 Packing = Literal["concat", "best-fit", "first-fit-decreasing"]
 
 
@@ -28,6 +38,16 @@ class DataConfig(BaseModel):
     (.jsonl, .jsonl.gz, .jsonl.zst) or Parquet file, "hf:NAME" (a dataset of the Hugging Face Hub, or one
     that `datasets` saved to a local folder), or an fsspec URL of files such as s3://bucket/folder. A lone
     text file is cut into passages at blank lines."""
+
+    format: Format = "text"
+    """What a row is. "text": a document. Examples, for fine-tuning: "messages" (a conversation),
+    "prompt-response", "instruction" (with "input" and "output"); for preferences: "preference" ("chosen" and
+    "rejected"), "ranking" ("responses", best first), "feedback" ("label": true or false). "python-functions":
+    files of Python, whose signatures with docstrings are prompts and whose bodies are responses."""
+
+    template: str = "chatml"
+    """For examples: how a conversation becomes text: "chatml", "llama3", "qwen", "mistral", "gemma", "zephyr"
+    (needs no special tokens), "plain" (no roles), or a .jinja file as in `transformers`."""
 
     pattern: str = "*"
     """Which files of a folder to read: globs, separated by commas, such as "*.py,*.md". A glob without "/"
@@ -105,6 +125,16 @@ class DataConfig(BaseModel):
 
     seed: int = Field(0, ge=0)
     """Decides which groups of documents are held out."""
+
+    @property
+    def holds_examples(self) -> bool:
+        """Whether the dataset is of examples: conversations or preferences, not running text."""
+        return self.format != "text"
+
+    @property
+    def reads_rows(self) -> bool:
+        """Whether rows of JSON are read whole, not for a text that they hold."""
+        return self.format not in ("text", "python-functions")
 
 
 class OrderConfig(BaseModel):

@@ -117,6 +117,11 @@ class Split:
         for number in range(self.num_shards):
             yield from self._shard(number).documents()
 
+    def provenances(self) -> Iterator[dict[str, Any]]:
+        """The row of every document in order, without its tokens."""
+        for number in range(self.num_shards):
+            yield from self._shard(number).provenances()
+
     def lengths(self) -> NDArray[np.int64]:
         """[num_documents, 2]: tokens (with the end-of-text id) and UTF-8 bytes of each document."""
         return np.concatenate([np.empty((0, 2), dtype=np.int64), *self.lengths_by_shard()])
@@ -187,6 +192,9 @@ class _Shard:
     def documents(self) -> Iterator[tuple[dict[str, Any], NDArray[np.int64]]]:
         for number, line in enumerate(self._lines()):
             yield json.loads(line), self._tokens_of(number)
+
+    def provenances(self) -> Iterator[dict[str, Any]]:
+        return map(json.loads, self._lines())
 
     def verify(self) -> None:
         for file in (self._tokens, self._index, self._documents):

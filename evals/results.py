@@ -16,11 +16,13 @@ from data.tokenizers import load_tokenizer
 from evals.baselines import baselines
 from evals.bits_per_byte import bits_per_byte, by_source, estimate_as_json, score_documents
 from evals.items import Item, is_dataset, load_items, split_texts
+from evals.preferences import preference_scores
 from seedbed.errors import DataError, UsageError, nearest
 from seedbed.files import write_json
 from seedbed.progress import Progress
 from training.checkpoint.layout import run_of
 from training.checkpoint.models import LoadedModel, load_model
+from training.rewards.scoring import RewardScorer
 from training.run_directory import read_json
 
 BATCH_TOKENS = 8192
@@ -166,5 +168,17 @@ def _baselines(items: Sequence[Item], checkpoint: LoadedModel, options: Options)
     return baselines([item.text for item in items], train)
 
 
-TASKS: dict[str, Callable[[LoadedModel, Options], dict[str, Any]]] = {"bits-per-byte": _bits_per_byte}
+def _preferences(checkpoint: LoadedModel, options: Options) -> dict[str, Any]:
+    """Of a reward model, on the held-out comparisons of a dataset."""
+    data = options.data or _own_dataset(checkpoint)
+    if not is_dataset(data):
+        raise UsageError(f"{data} is not a dataset", "build one with data.format=preference, or ranking")
+    scorer = RewardScorer([checkpoint], device=options.device)
+    return {**preference_scores(scorer, Dataset.open(data)), "baselines": []}
+
+
+TASKS: dict[str, Callable[[LoadedModel, Options], dict[str, Any]]] = {
+    "bits-per-byte": _bits_per_byte,
+    "preferences": _preferences,
+}
 """Every task by the name that the command line takes."""

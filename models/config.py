@@ -161,6 +161,8 @@ class ModelConfig(BaseModel):
     """Shared experts are weighted by a sigmoid of the token's state (Qwen2-MoE), not by 1."""
     num_dense_layers: int = Field(0, ge=0)
     """First blocks that keep a dense MLP where the others have experts."""
+    head: Literal["lm", "reward"] = "lm"
+    """What comes out: logits of the next token, or one number for a whole sequence (a reward model)."""
     bias: bool = True
     """Biases on linear layers and LayerNorm."""
     qkv_bias: bool = False

@@ -72,7 +72,7 @@ _INITIALIZATION: dict[str, Any] = {
 }
 # What stands on a model and is not of it: what pretraining and fine-tuning exchange for each other.
 _HEADS = {
-    "decoder": ("reward.",),
+    "decoder": ("reward.", "head."),
     "encoder": ("masked_lm.", "pair.", "classifier.", "span.", "pooler."),
     "t5": (),
 }
@@ -129,13 +129,17 @@ def build(config: AnyModelConfig) -> "nn.Module":
         from models.t5.model import T5
 
         return T5(config)
+    from models.heads import RewardModel
     from models.transformer import Transformer
 
-    return Transformer(config)
+    return RewardModel(config) if config.head == "reward" else Transformer(config)
 
 
 def is_head(config: AnyModelConfig, name: str) -> bool:
     """Whether parameter `name` belongs to a head, which another task exchanges for its own."""
+    if isinstance(config, ModelConfig) and config.head == "lm":
+        # Its own head is what a language model was pretrained for.
+        return name.startswith("reward.")
     return name.startswith(_of(_HEADS, config))
 
 

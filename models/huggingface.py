@@ -13,7 +13,7 @@ from models import hf, hf_encoders
 from models.config import ModelConfig
 from models.families import AnyModelConfig
 from models.hf.files import read_config
-from seedbed.errors import DataError
+from seedbed.errors import ConfigError, DataError
 
 
 class ImportedModel(NamedTuple):
@@ -47,6 +47,11 @@ def export_folder(
     ConfigError when its family has no architecture there that fits, DataError for tensors of another model.
     """
     if isinstance(config, ModelConfig):
+        if config.head != "lm":
+            raise ConfigError(
+                f'a decoder with model.head = "{config.head}" has no architecture there that fits',
+                "export the language model that it was trained from",
+            )
         hf.export_model(config, tensors, folder, settings=settings)
     else:
         hf_encoders.export_encoder(config, tensors, folder, settings=settings)

@@ -18,7 +18,7 @@ import numpy as np
 
 from models import mup
 from models.config import ModelConfig
-from models.sizes import Shapes, parameter_shapes
+from models.sizes import Shapes, parameter_shapes, reward_head_shapes
 from seedbed.randomness import generator
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def initial_values(name: str, start: int, stop: int, config: ModelConfig, seed: 
 
     Biases are zero, norm gains one, embeddings normal; matrices by `config.initialization`.
     """
-    if name.endswith(".bias"):
+    if name.endswith((".bias", ".log_temperature")):
         return np.zeros(stop - start, np.float32)
     if "norm." in name:
         return np.ones(stop - start, np.float32)
@@ -55,9 +55,13 @@ def initial_values(name: str, start: int, stop: int, config: ModelConfig, seed: 
 def standard_deviation(name: str, config: ModelConfig) -> float:
     """Of matrix `name` under "gpt2", and of the embeddings under every scheme.
 
-    0.02, and residual outputs scaled by 1/sqrt(2 x layers), one for each sum that the residual stream goes
-    through (Radford et al. 2019); with muP, that of the base model made smaller where the width asks for it.
+    1/sqrt(D + 1) for the head of a reward model (Stiennon et al. 2020), D being the base model's with muP.
+    Else 0.02, and residual outputs scaled by 1/sqrt(2 x layers), one for each sum that the residual stream
+    goes through (Radford et al. 2019); with muP, that of the base model made smaller where the width asks for
+    it.
     """
+    if name == "reward.weight":
+        return 1 / math.sqrt((config.mup_base_width or config.width) + 1)
     num_sums = 2 * config.num_layers if name.endswith(RESIDUAL_OUTPUTS) else 1
     return GPT2_STD / math.sqrt(num_sums) * mup.initial_scale(name, config)
 
@@ -124,8 +128,8 @@ def _orthogonal(name: str, index: int, num_out: int, num_in: int, seed: int) -> 
 
 @lru_cache(maxsize=4)
 def _shapes(config: ModelConfig) -> Shapes:
-    """With the head of a reward model, which is built around a decoder's configuration."""
-    return {**parameter_shapes(config), "reward.weight": (1, config.width)}
+    """With the head of a reward model, which can be built around any decoder's configuration."""
+    return {**parameter_shapes(config), **reward_head_shapes(config)}
 
 
 def initialize(model: "nn.Module", config: ModelConfig, seed: int) -> None:

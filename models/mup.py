@@ -32,7 +32,9 @@ def kind_of(name: str) -> Kind:
     """Which of its two sides grow with the width: parameter `name`'s row in the table above."""
     if name in ("head.weight", "reward.weight"):
         return "output"
-    if name in ("embedding.weight", "positions.weight") or name.endswith(".bias") or "norm." in name:
+    if name in ("embedding.weight", "positions.weight", "reward.log_temperature"):
+        return "input"
+    if name.endswith(".bias") or "norm." in name:
         return "input"
     if name.endswith(("mlp.router.weight", "mlp.shared_gate.weight")):
         return "choice"

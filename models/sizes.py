@@ -21,9 +21,16 @@ def parameter_shapes(config: ModelConfig) -> Shapes:
         shapes |= {f"blocks.{layer}.{name}": shape for name, shape in parts.items()}
     if config.norm_placement == "pre":
         shapes |= _norm(config, "norm")
-    if not config.tie_embeddings:
+    if config.head == "reward":
+        shapes |= reward_head_shapes(config)
+    elif not config.tie_embeddings:
         shapes["head.weight"] = (V, D)
     return shapes
+
+
+def reward_head_shapes(config: ModelConfig) -> Shapes:
+    """Of what stands in the place of a language model's head."""
+    return {"reward.weight": (1, config.width), "reward.bias": (1,), "reward.log_temperature": (1,)}
 
 
 def _linear(name: str, num_out: int, num_in: int, *, bias: bool) -> Shapes:
@@ -148,7 +155,7 @@ def flops_per_token(config: ModelConfig, context: int | None = None) -> Flops:
         for name, shape in parameter_shapes(config).items()
         if len(shape) >= 2 and name not in ("embedding.weight", "positions.weight")
     )
-    if config.tie_embeddings:
+    if config.tie_embeddings and config.head == "lm":
         matrices += config.vocab_size * config.width
     T = context or config.context
     W = min(config.window or T, T)

@@ -51,6 +51,18 @@ class DataError(SeedbedError):
     exit_code = EXIT_DATA
 
 
+class Unreadable(DataError):
+    """A file that may well be sound and cannot be read: its permissions, or its disk."""
+
+    @classmethod
+    def because(cls, path: object, error: OSError) -> "Unreadable":
+        """What the operating system said of `path`."""
+        return cls(
+            f"{path} cannot be read: {error.strerror or error}",
+            "check its owner and permissions, and that its disk is mounted and sound",
+        )
+
+
 class TooLittleData(DataError):
     """A split that does not hold a single sample."""
 

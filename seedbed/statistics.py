@@ -37,3 +37,14 @@ def ratio_interval(numerators: Sequence[float], denominators: Sequence[float]) -
     residual = y - ratio * x
     standard_error = math.sqrt(n / (n - 1) * float(residual @ residual)) / float(x.sum())
     return Estimate(ratio, ratio - 1.96 * standard_error, ratio + 1.96 * standard_error)
+
+
+def share_interval(successes: float, trials: int) -> Estimate:
+    """A share of independent trials with Wilson's 95 % interval (1927), which stays inside [0, 1]."""
+    if trials < 1:
+        raise ValueError("share_interval needs at least one trial")
+    z, share = 1.96, successes / trials
+    middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z / (1 + z**2 / trials) * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    # Rounding must not put the share outside of its own interval.
+    return Estimate(share, min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half)))

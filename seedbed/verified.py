@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seedbed.errors import SeedbedError
+from seedbed.errors import SeedbedError, Unreadable
 
 HASH_BYTES = 32
 
@@ -16,7 +16,7 @@ class VerifiedFile:
     """A file mapped into memory; each slice of its receipt is hashed when it is first read, once.
 
     Raises `error` (with `fix`) at once when the file is missing or of another size, and at a read
-    when a slice does not have its hash.
+    when a slice does not have its hash; Unreadable when the operating system refuses to read it.
     """
 
     def __init__(self, path: Path, receipt: dict[str, Any], error: type[SeedbedError], fix: str) -> None:
@@ -35,8 +35,12 @@ class VerifiedFile:
             return np.empty(0, dtype=np.uint8)
         if self._mapped is None:
             self._check_size()
+            try:
+                mapped = np.memmap(self.path, dtype=np.uint8, mode="r")
+            except OSError as error:
+                raise Unreadable.because(self.path, error) from error
             # A plain view: slicing the subclass costs some 5 µs.
-            self._mapped = np.memmap(self.path, dtype=np.uint8, mode="r").view(np.ndarray)
+            self._mapped = mapped.view(np.ndarray)
         for number in range(start // self._slice_bytes, (stop - 1) // self._slice_bytes + 1):
             if not self._verified[number]:
                 self._verify_slice(self._mapped, number)
@@ -62,8 +66,10 @@ class VerifiedFile:
     def _check_size(self) -> None:
         try:
             size = self.path.stat().st_size
-        except OSError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise self._error(f"{self.path} is missing ({error.strerror})", self._fix) from error
+        except OSError as error:
+            raise Unreadable.because(self.path, error) from error
         if size != self._num_bytes:
             raise self._error(
                 f"{self.path} has {size:,} bytes, not the {self._num_bytes:,} that were written", self._fix

@@ -9,7 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import hypothesis
 import pytest
+
+# How long an example takes is the machine's affair: on a busy one a deadline would fail what is right.
+hypothesis.settings.register_profile("seedbed", deadline=None)
+hypothesis.settings.load_profile("seedbed")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Tests side by side, with a thread for every core each, would mostly wait for each other's threads.

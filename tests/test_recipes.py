@@ -1,5 +1,6 @@
 """Every shipped recipe is read, sized and planned as it stands, and run for two steps when shrunken."""
 
+import json
 import math
 
 import pytest
@@ -8,6 +9,7 @@ from models.families import count_parameters, parameter_shapes
 from seedbed.randomness import generator
 from training.loop import fit
 from training.metrics import surviving_rows
+from training.objectives.preference import WITH_REFERENCE
 from training.prepare import planned, sized, start
 from training.processes import process_group
 from training.recipes import description_of, load_config, recipe_names
@@ -57,7 +59,20 @@ def corpus(tmp_path_factory):
     return folder
 
 
-def shrunken(name, corpus):
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory):
+    """What recipes for examples read, by data.format: a folder of Python, a file of comparisons."""
+    folder = tmp_path_factory.mktemp("examples")
+    (folder / "python").mkdir()
+    for number in range(40):
+        body = f'def f{number}(x):\n    """Add."""\n    return x + {number}\n'
+        (folder / "python" / f"{number}.py").write_text(body)
+    rows = [{"prompt": f"p{n}", "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(60)]
+    (folder / "comparisons.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"python-functions": folder / "python", "preference": folder / "comparisons.jsonl"}
+
+
+def shrunken(name, corpus, examples):
     config = load_config(name)
     kind = "wordpiece" if config.model.family == "bert" else "byte-bpe"
     values = {**SMALLER, "data.source": corpus, "data.tokenizer_kind": kind}
@@ -69,6 +84,8 @@ def shrunken(name, corpus):
         del values["model.num_kv_heads"]
     if config.objective.name == "classification" or config.objective.min_documents_per_label > 1:
         values["objective.min_documents_per_label"] = 2
+    if config.data.format != "text":
+        values["data.source"] = examples[config.data.format]
     return [f"{key}={value}" for key, value in values.items()]
 
 
@@ -80,17 +97,23 @@ def test_a_recipe_is_planned_as_it_stands(name, tmp_path):
     count = count_parameters(config.model)
     assert count.total == sum(math.prod(shape) for shape in parameter_shapes(config.model).values())
     assert count.total == PARAMETERS.get(name, count.total)
-    assert config.data.source == "stdlib" or config.model.vocab_size
+    assert config.data.source == "stdlib" or config.data.holds_examples or config.model.vocab_size
     assert config.engine.num_ranks <= config.batch.tokens_per_step // config.model.context
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_a_recipe_trains(name, corpus, tmp_path, monkeypatch):
+def test_a_recipe_trains(name, corpus, examples, tmp_path, monkeypatch):
     """Otherwise its parts would not fit together when the machines are paid for."""
     from training.trainer import Trainer
 
     monkeypatch.setenv("SEEDBED_CACHE", str(tmp_path / "cache"))
-    run, _ = start(name, shrunken(name, corpus), tmp_path / "run")
+    init_from = None
+    if load_config(name).objective.name in WITH_REFERENCE:
+        first, _ = start("sft-demo", shrunken("sft-demo", corpus, examples), tmp_path / "first")
+        with process_group(0, 1, "cpu", tmp_path / "first.rendezvous", 60) as group:
+            fit(Trainer(first, group, 0, NeverStopped()))
+        init_from = first.path
+    run, _ = start(name, shrunken(name, corpus, examples), tmp_path / "run", init_from)
     with process_group(0, 1, "cpu", tmp_path / "rendezvous", 60) as group:
         fit(Trainer(run, group, 0, NeverStopped()))
     rows = surviving_rows(run.path)

@@ -9,6 +9,7 @@ import numpy as np
 from data.location import Location
 from data.shard_writer import SplitWriter, provenance_row
 from data.split import Split, shard_table
+from seedbed.files import canonical_json
 from seedbed.randomness import generator
 
 END = 0
@@ -71,3 +72,40 @@ class Simulated:
         assert 0 <= start <= stop <= self.num_tokens
         first = -(-start // self.document_tokens) * self.document_tokens
         return np.arange(first, stop, self.document_tokens)
+
+
+def write_examples(
+    folder: Path,
+    sizes: Sequence[tuple[int, int]],
+    *,
+    groups: Sequence[int] = (),
+    tokens: Sequence[Sequence[int]] = (),
+    margins: Sequence[float] = (),
+    sample_weights: Sequence[float] = (),
+    ends: bool = False,
+) -> Split:
+    """A real split of sequences of (prompt, answer) tokens, in examples of so many candidates, the best
+    first.
+
+    Tokens are numbered through unless they are given; with `ends` the last of an answer is the end of text.
+    """
+    part = folder / "part-00000"
+    part.mkdir(parents=True)
+    groups = groups or [1] * len(sizes)
+    members = [(group, place, size) for group, size in enumerate(groups) for place in range(size)]
+    writer = SplitWriter(part, part=0, split="train", vocab_size=60_000, shard_tokens=2000)
+    with writer:
+        at = 1
+        for number, (prompt, answer) in enumerate(sizes):
+            group, place, size = members[number]
+            row = {"group": [place, size], "id": str(number), "rank": place, "sha256": "", "source": "test"}
+            row["spans"] = [[prompt, prompt + answer]]
+            row |= {"margin": margins[group]} if margins else {}
+            row |= {"sample_weight": sample_weights[group]} if sample_weights else {}
+            ids = list(tokens[number]) if tokens else list(range(at, at + prompt + answer))
+            at += len(ids)
+            if ends:
+                ids[-1] = END
+            end = np.array([len(ids) + 1])
+            writer.write([canonical_json(row)], end, np.array([*ids, END]), end)
+    return Split(Location(folder), "train", shard_table(writer.rows), "uint16", END)

@@ -15,6 +15,7 @@ from models.config import ModelConfig
 from models.families import CONFIGS, AnyModelConfig
 from models.families import kind_of as kind_of_model
 from seedbed.files import digest_of
+from training.objective_settings import ObjectiveConfig
 from training.resilience import GuardsConfig, RestartsConfig, TimeoutsConfig
 from training.sections import (
     ADAMS,
@@ -24,7 +25,6 @@ from training.sections import (
     CheckpointConfig,
     EngineConfig,
     EvalConfig,
-    ObjectiveConfig,
     OptimizerConfig,
     RunConfig,
     ScheduleConfig,
@@ -61,6 +61,11 @@ class Config(Section):
             raise ValueError(
                 f'tracking.layer_norms with engine.name = "{self.engine.name}": gradients are '
                 "DeepSpeed's until the update; set it to 0, or engine.name to fsdp or ddp"
+            )
+        if self.engine.traits.is_zero and self.optimizer.trained != "all":
+            raise ValueError(
+                f'optimizer.trained = "{self.optimizer.trained}" with engine.name = "{self.engine.name}": '
+                'DeepSpeed spreads what learns alone; set engine.name to fsdp or ddp, or train "all"'
             )
         if self.engine.traits.is_zero and self.guards.recompute_every:
             raise ValueError(

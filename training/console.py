@@ -21,6 +21,7 @@ class Console:
         "rolled_back",
         "copy_failed",
         "silent_corruption",
+        "slow_rank",
         "checkpoint_quarantined",
         "checkpoint_failed",
         "tracking_off",

@@ -5,42 +5,21 @@ torch is imported where it is asked, so that a command that only reads a configu
 
 import contextlib
 import os
-import re
 import resource
+import socket
+import threading
 import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from seedbed.errors import ConfigError
+from training.catalogue import MINE, Device, known_gpu
 from training.config import Config
 from training.sections import EngineConfig
 
 if TYPE_CHECKING:
     import torch
-
-
-class Peak(NamedTuple):
-    """What a data sheet promises, in FLOP/s."""
-
-    words: frozenset[str]
-    """All of these stand in the device's name."""
-    bf16: float
-    """Of tensor cores, dense: sheets print twice as much, for matrices of which half is zero."""
-    fp32: float
-    """Outside tensor cores, which is what fp32 training uses by default."""
-
-
-# The first that fits. SXM parts say nothing but the model.
-PEAKS = (
-    Peak(frozenset({"A100"}), 312e12, 19.5e12),
-    Peak(frozenset({"H100", "PCIe"}), 756e12, 51e12),
-    Peak(frozenset({"H100", "NVL"}), 835e12, 60e12),
-    Peak(frozenset({"H100"}), 989e12, 67e12),
-    Peak(frozenset({"H200", "NVL"}), 835e12, 60e12),
-    Peak(frozenset({"H200"}), 989e12, 67e12),
-    Peak(frozenset({"B200"}), 2250e12, 75e12),
-)
 
 
 class Rates(NamedTuple):
@@ -106,15 +85,10 @@ def device_rates(device: "torch.device", precision: str) -> Rates:
 
 def peak_of_gpu(name: str, precision: str) -> tuple[float | None, str]:
     """(FLOP/s of the GPU that calls itself `name`, where the figure is from); None rather than a guess."""
-    words = set(re.split(r"[\s-]+", name))
-    found = next((peak for peak in PEAKS if peak.words <= words), None)
-    # A slice of a GPU bears its name, and has a part of its rate.
-    if found is None or "MIG" in words:
+    device = known_gpu(name)
+    if device is None:
         return None, f"no peak is known for '{name}': MFU is not reported"
-    part = " ".join(sorted(found.words))
-    # Tensor cores multiply both at one rate.
-    peak = found.bf16 if precision in ("bf16", "fp16") else found.fp32
-    return peak, f"data sheet of {part}, {precision}, dense"
+    return device.peak_flops(precision), f"data sheet of {device.name}, {precision}, dense"
 
 
 def measured_matmul_flops(device: "torch.device", precision: str, repeats: int = 5) -> float:
@@ -140,6 +114,56 @@ def measured_matmul_flops(device: "torch.device", precision: str, repeats: int =
         # What was needed for this is no part of the run's peak.
         torch.cuda.reset_peak_memory_stats(device)
     return 2 * size**3 * products / best
+
+
+def device_at_hand(config: Config) -> Device | None:
+    """What one rank of `config` computes on here: a CPU is measured, a GPU is taken from the catalogue.
+
+    None when there is no such GPU, or its figures are not known.
+    """
+    import torch
+
+    engine = config.engine
+    if engine.device == "cuda":
+        return known_gpu(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads_per_rank(engine))
+    try:
+        products = measured_matmul_flops(torch.device("cpu"), engine.precision)
+        memory = measured_copy_bytes()
+    finally:
+        torch.set_num_threads(threads)
+    link = measured_socket_bytes()
+    source = "measured: products of matrices, copies in memory, a local socket"
+    room = available_bytes(engine)
+    return Device(MINE, products, products, room, memory, link, link, memory, engine.num_ranks, source, False)
+
+
+def measured_copy_bytes(size: int = 1 << 25, repeats: int = 3) -> float:
+    """Bytes per second that a copy in memory reads and writes."""
+    import torch
+
+    source, target = torch.ones(size, dtype=torch.uint8), torch.zeros(size, dtype=torch.uint8)
+    best = float("inf")
+    for _ in range(repeats):
+        started = time.perf_counter()
+        target.copy_(source)
+        best = min(best, time.perf_counter() - started)
+    return 2 * size / best
+
+
+def measured_socket_bytes(size: int = 1 << 24) -> float:
+    """Bytes per second from one process to another of this machine, over a socket, as gloo sends them."""
+    left, right = socket.socketpair()
+    with left, right:
+        sender = threading.Thread(target=left.sendall, args=(bytes(size),))
+        started = time.perf_counter()
+        sender.start()
+        buffer, got = memoryview(bytearray(1 << 20)), 0
+        while got < size:
+            got += right.recv_into(buffer)
+        sender.join()
+    return size / (time.perf_counter() - started)
 
 
 def _wait_for(device: "torch.device") -> None:

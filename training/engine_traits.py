@@ -32,3 +32,5 @@ TRAITS = {
     "zero3": Traits(_ALL, offloads=("optimizer", "parameters"), is_zero=True, gathers_within_blocks=True),
 }
 """Engine -> its traits."""
+MAX_ZERO_BUCKET = 50_000_000
+"""Elements of the buffer in which DeepSpeed shares gradients."""

@@ -10,9 +10,11 @@ from training.checkpoint.layout import LABELS, resolve
 from training.checkpoint.reader import Checkpoint
 from training.config import Config, differences, items
 from training.datasets import open_datasets
+from training.objectives.preference import WITH_REFERENCE
 from training.optimizers import state_names
 from training.recipes import make_config, parse_toml
 from training.tasks import make_task
+from training.trainable import trained_names
 
 FREE_OF_WEIGHTS = (
     "head",
@@ -31,6 +33,20 @@ def verified(step: Path) -> Checkpoint:
     checkpoint = Checkpoint.open(step)
     checkpoint.verify()
     return checkpoint
+
+
+def begun_from(config: Config, init_from: Path) -> Config:
+    """`config` with what follows from the weights it begins with, where it does not say otherwise.
+
+    Examples are encoded with the checkpoint's tokenizer, and it is the reference of a method that needs one.
+    """
+    step = resolve(init_from).absolute()
+    data, objective = config.data, config.objective
+    if data.holds_examples and not (data.path or data.paths or data.tokenizer):
+        data = data.model_copy(update={"tokenizer": str(find_tokenizer(step))})
+    if objective.name in WITH_REFERENCE and not objective.reference:
+        objective = objective.model_copy(update={"reference": str(step)})
+    return config.model_copy(update={"data": data, "objective": objective})
 
 
 def sound_checkpoint(path: Path, config: Config) -> tuple[Checkpoint, list[str]]:
@@ -96,12 +112,16 @@ def check_state(checkpoint: Checkpoint, before: Config, config: Config) -> None:
     `before` is what it was trained with. State that is no longer needed is no reason.
     """
     tensors = checkpoint.manifest["tensors"]
+    learning = trained_names(config.model, config.optimizer.trained)
     num_dims = {
-        name.removeprefix("model/"): len(tensors[name]["shape"]) for name in checkpoint.names("model/")
+        name.removeprefix("model/"): len(tensors[name]["shape"])
+        for name in checkpoint.names("model/")
+        if name.removeprefix("model/") in learning
     }
     lacking: list[str] = []
     if not state_names(num_dims, config.optimizer) <= tensors.keys():
-        deciding, changed = ("optimizer.name", "optimizer.momentum"), differences(before, config)
+        deciding = ("optimizer.name", "optimizer.momentum", "optimizer.trained")
+        changed = differences(before, config)
         lacking += [name for name in deciding if name in changed] or deciding[:1]
     if config.optimizer.ema_decay and not checkpoint.names("ema/"):
         lacking.append("optimizer.ema_decay")

@@ -1,6 +1,7 @@
 """Where a run's time went: steps that count, and what kept it from them, by cause."""
 
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from seedbed.files import read_lines
@@ -34,6 +35,43 @@ def time_by_cause(run_dir: Path, now: float | None = None) -> dict[str, float]:
     productive = productive_seconds(rows)
     other = max(0.0, wall - productive - sum(lost.values()))
     return {"wall": wall, "productive": productive, **lost, "other": other}
+
+
+def save_costs(rows: list[Row]) -> dict[str, float]:
+    """What saves cost, in seconds, medians: `blocked_s`, `written_s`, and `slowed_s`, by which the steps that
+    began beside the writing were slower than the run's median step. Empty without a save that was followed by
+    a step; `rows` are the surviving ones."""
+    saves = [row for row in rows if row.get("kind") == "checkpoint"]
+    steps = [row for row in rows if _is_step(row) and row.get("step_s")]
+    beside = [row for row in steps if row.get("beside_save")]
+    alone = [float(row["step_s"]) for row in steps if not row.get("beside_save")]
+    if not saves or not beside or not alone:
+        return {}
+    usual_s = median(alone)
+    # Steps belong to the last save that began before them: the step that it saves is their predecessor.
+    slowed: dict[int, float] = {}
+    saved = sorted(int(row["step"]) for row in saves)
+    for row in beside:
+        before = max((step for step in saved if step < int(row["step"])), default=None)
+        if before is not None:
+            slowed[before] = slowed.get(before, 0.0) + float(row["step_s"]) - usual_s
+    return {
+        "num_saves": len(saves),
+        "blocked_s": median(float(row["blocked_s"]) for row in saves),
+        "written_s": median(float(row["written_s"]) for row in saves),
+        "slowed_s": median(slowed.values()) if slowed else 0.0,
+    }
+
+
+def told_saves(costs: dict[str, float]) -> str:
+    """`8 save(s), medians: training blocked 9 ms, steps beside them slower by 12 ms, written in 0.21 s`."""
+    if not costs:
+        return ""
+    blocked_ms, slowed_ms = 1000 * costs["blocked_s"], 1000 * costs["slowed_s"]
+    return (
+        f"{costs['num_saves']:.0f} save(s), medians: training blocked {blocked_ms:.0f} ms, "
+        f"steps beside them slower by {slowed_ms:.0f} ms, written in {costs['written_s']:.2f} s"
+    )
 
 
 def account(times: dict[str, float]) -> str:

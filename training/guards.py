@@ -88,11 +88,10 @@ class Guards:
         """What the scheduled rate is multiplied by."""
         return self.settings.lr_factor if step <= self.state.slowed_until else 1.0
 
-    def problem_of_loss(self, loss: float) -> str:
-        """Why a step with this loss is not to be learnt from; empty when it is."""
-        if not math.isfinite(loss):
-            return f"the loss is {loss}"
-        return self._above("loss", loss, self.state.losses) if self.settings.spikes == "act" else ""
+    def refuses(self, loss: float) -> bool:
+        """Whether a step with this loss is not to be learnt from."""
+        is_spike = self.settings.spikes == "act" and loss > self.limit(self.state.losses)
+        return is_spike or not math.isfinite(loss)
 
     def note(self, step: int, position: int, following: int, loss: float, norm: float | None) -> Verdict:
         """Remember a step that began at data position `position`, the next at `following`.

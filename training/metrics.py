@@ -22,9 +22,17 @@ def surviving_rows(run_dir: Path) -> list[dict[str, Any]]:
     return [
         row
         for row in read_lines(run_dir / "metrics.jsonl")
-        if {"kind", "step"} <= row.keys()
-        and all(int(row.get("attempt", 0)) >= first or int(row["step"]) <= step for first, step in limits)
+        if {"kind", "step"} <= row.keys() and _survives(int(row.get("attempt", 0)), int(row["step"]), limits)
     ]
+
+
+def step_survives(run_dir: Path, attempt: int, step: int) -> bool:
+    """Whether what `attempt` did until `step` is part of the chain that the run goes on from."""
+    return _survives(attempt, step, _limits(read_events(run_dir)))
+
+
+def _survives(attempt: int, step: int, limits: list[tuple[int, int]]) -> bool:
+    return all(attempt >= first or step <= last for first, last in limits)
 
 
 def _limits(events: list[dict[str, Any]]) -> list[tuple[int, int]]:

@@ -34,6 +34,7 @@ REMEDIES = {
         "a larger batch.micro_batch_size",
     ),
     "optimizer": (*SHARDED[:2], 'optimizer.name = "sgd"'),
+    "checkpoint_copy": (*SHARDED[:2], 'optimizer.name = "sgd"'),
 }
 """Part of the plan -> three settings that shrink it."""
 
@@ -59,7 +60,8 @@ def kernel_kills() -> int:
 def explained(error: BaseException, config: Config, rank: int) -> TrainingError:
     """The same failure, with the part that takes most and three settings against it."""
     parts = memory_by_part(config)
-    total = parts.pop("total")
+    # What no setting changes is nobody's mistake.
+    total, _, _ = (parts.pop(name) for name in ("total", "not_at_once", "libraries"))
     # What is computed again is made smaller by what makes activations so.
     parts["activations"] += parts.pop("block_backward")
     largest = max(parts, key=lambda part: parts[part])

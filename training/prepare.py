@@ -25,8 +25,9 @@ from training.datasets import (
     resolve_data,
     training_stream,
 )
-from training.devices import measured_matmul_flops, peak_of_gpu, resolve_hardware, threads_per_rank
+from training.devices import device_at_hand, resolve_hardware
 from training.first_weights import (
+    begun_from,
     check_shapes,
     check_state,
     check_tokenizer,
@@ -34,12 +35,14 @@ from training.first_weights import (
     sound_checkpoint,
     verified,
 )
+from training.layout_search import Machines
 from training.metrics import read_events
 from training.plan import make_plan, notices
 from training.recipes import Tables, load_config, make_config, merge, parse_overrides, to_toml
 from training.run_directory import BEFORE_CONFIG, INIT_FROM, RunDirectory, check_identity, make_record
 from training.tasks import filled_in, make_task, objective_of
 from training.tasks.vocabulary import NUM_SENTINELS
+from training.trainable import trained_names
 
 
 def start(
@@ -50,9 +53,12 @@ def start(
     The data set is built when it is missing. Raises ConfigError, UsageError or DataError.
     """
     asked = load_config(recipe, assignments)
+    if init_from:
+        asked = begun_from(asked, init_from)
     batch_layout(asked)
     objective_of(asked)
     config, dataset = _with_data(resolve_hardware(asked))
+    trained_names(config.model, config.optimizer.trained)
     run = RunDirectory(run_path)
     source, fresh = sound_checkpoint(init_from, config) if init_from else (None, [])
     if source:
@@ -198,17 +204,28 @@ def _with_data(config: Config, *, rebuild: bool = False) -> tuple[Config, dict[s
         identity["objective.teacher.hash"] = teacher.hash()
         objective = config.objective.model_copy(update={"teacher": str(teacher.path)})
         config = config.model_copy(update={"objective": objective})
+    if config.objective.reference:
+        reference = verified(resolve(Path(config.objective.reference)).absolute())
+        check_tokenizer(reference, next(iter(datasets.values())))
+        identity["objective.reference.hash"] = reference.hash()
+        objective = config.objective.model_copy(update={"reference": str(reference.path)})
+        config = config.model_copy(update={"objective": objective})
     return config.model_copy(update={"data": data, "model": filled_in(config, datasets)}), identity
 
 
 def planned(config: Config, run_path: Path) -> dict[str, Any]:
     """The plan of a configuration whose data is there: with how it will be read."""
-    plan = make_plan(config, run_path, peak_flops=peak_of(config))
+    plan = make_plan(config, run_path, machines=machines_at_hand(config))
+    return {**plan, "data": data_plan(config, plan)}
+
+
+def data_plan(config: Config, plan: dict[str, Any]) -> dict[str, Any]:
+    """How the data will be read."""
     datasets = open_datasets(config.data)
     task = make_task(config, datasets)
     stream = training_stream(task, datasets, config)
     num_samples = config.run.steps * plan["batch"]["samples_per_step"]
-    plan["data"] = {
+    return {
         "epochs": epochs(stream, num_samples),
         "packing": packing_rates(stream),
         "shares": [
@@ -223,7 +240,12 @@ def planned(config: Config, run_path: Path) -> dict[str, Any]:
             *holdout_stream(task, datasets, config)[1],
         ],
     }
-    return plan
+
+
+def machines_at_hand(config: Config) -> Machines | None:
+    """This machine, to plan with; None when its figures are unknown."""
+    device = device_at_hand(config)
+    return Machines(device, device.devices_per_node) if device else None
 
 
 def sized(config: Config) -> Config:
@@ -296,19 +318,3 @@ def _link_or_copy(source: str, target: str) -> str:
         return target
     except OSError:
         return str(shutil.copy2(source, target))
-
-
-def peak_of(config: Config) -> float | None:
-    """The rate to plan with: measured on a CPU, from the table on a GPU, None when unknown."""
-    import torch
-
-    if config.engine.device == "cuda":
-        if not torch.cuda.is_available():
-            return None
-        return peak_of_gpu(torch.cuda.get_device_name(), config.engine.precision)[0]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(threads_per_rank(config.engine))
-    try:
-        return measured_matmul_flops(torch.device("cpu"), config.engine.precision)
-    finally:
-        torch.set_num_threads(threads)

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from seedbed.errors import SeedbedError
 from seedbed.files import write_json
 from training.engines.base import Group
+from training.launch.local import PARENT
 
 RENDEZVOUS_TIMEOUT_S = 300.0
 
@@ -29,6 +30,8 @@ class StopFlag:
     def __init__(self) -> None:
         self.is_set = False
         signal.signal(signal.SIGTERM, self._set)
+        # Whoever started this process may have threads that block signals, and a child inherits that.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM, signal.SIGUSR1])
         # Ctrl-C reaches the whole terminal; the supervisor turns it into one SIGTERM for each worker.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -54,13 +57,17 @@ def set_arithmetic() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def stop_when_parent_dies(parent_pid: int) -> None:
-    """Have the kernel send SIGTERM when the supervisor dies, so that no worker trains on unwatched."""
-    if not sys.platform.startswith("linux"):
+def stop_when_parent_dies() -> None:
+    """Have the kernel send SIGTERM when the process that launched this one dies, if it said that it is it.
+
+    So no worker trains on unwatched.
+    """
+    parent_pid = os.environ.get(PARENT)
+    if parent_pid is None or not sys.platform.startswith("linux"):
         return
     PR_SET_PDEATHSIG = 1
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent_pid:
+    if os.getppid() != int(parent_pid):
         os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -71,7 +78,8 @@ def process_group(rank: int, num_ranks: int, device_type: str, rendezvous: Path,
     Rank 0 opens a store on a port that the kernel chooses and publishes it in the file
     `rendezvous`, so that no port is guessed.
     """
-    device = torch.device(device_type, rank) if device_type == "cuda" else torch.device(device_type)
+    local_rank = int(os.environ.get("SEEDBED_LOCAL_RANK", rank))
+    device = torch.device(device_type, local_rank) if device_type == "cuda" else torch.device(device_type)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     store = _store(rank, num_ranks, rendezvous, timedelta(seconds=RENDEZVOUS_TIMEOUT_S))
@@ -91,7 +99,17 @@ def process_group(rank: int, num_ranks: int, device_type: str, rendezvous: Path,
 def _store(rank: int, num_ranks: int, rendezvous: Path, timeout: timedelta) -> dist.Store:
     if rank == 0:
         host = os.environ.get("SEEDBED_HOST", "127.0.0.1")
-        store = dist.TCPStore(host, 0, num_ranks, is_master=True, timeout=timeout, wait_for_workers=False)
+        # On this address alone: whoever reaches the store could take part in the run.
+        listener = socket.create_server((host, 0), backlog=socket.SOMAXCONN)
+        store = dist.TCPStore(
+            host,
+            listener.getsockname()[1],
+            num_ranks,
+            is_master=True,
+            timeout=timeout,
+            wait_for_workers=False,
+            master_listen_fd=listener.detach(),
+        )
         write_json(rendezvous, {"host": host, "port": store.port})
         return store
     deadline, parent = time.monotonic() + timeout.total_seconds(), os.getppid()

@@ -10,6 +10,7 @@ from seedbed.files import write_json
 from training.checkpoint.layout import list_steps, retain
 from training.checkpoint.writer import SaveResult
 from training.config import Config
+from training.fence import refuse_superseded
 from training.metrics import productive_seconds, surviving_rows, working_seconds
 from training.run_directory import RunDirectory
 
@@ -96,6 +97,7 @@ class Recorder:
         if phase == self._last[1] and now - self._last_beat < HEARTBEAT_EVERY_S:
             return
         self._last_beat, self._last = now, (step, phase)
+        refuse_superseded(self.run.path, self.attempt)
         details = {} if self._step_s is None else {"step_s": self._step_s}
         beat(self.run, self.rank, step, phase, **details)
         if self.rank == 0 and phase == "training":

@@ -31,6 +31,9 @@ class GuardsConfig(Section):
     recompute_every: int = Field(0, ge=0, json_schema_extra=PLACEMENT)
     """Steps between checks for silent corruption: each rank computes the loss of a micro-batch twice, and
     other bits end the attempt with the rank's name. For ddp and fsdp; 0 checks nothing."""
+    pace_every: int = Field(50, ge=0, json_schema_extra=PLACEMENT)
+    """Steps after which the ranks' own times are compared; one that was slow three times in a row is named.
+    0 compares nothing."""
 
 
 class RestartsConfig(Section):

@@ -8,6 +8,7 @@ from seedbed.errors import CheckpointError, DamagedError
 from training.checkpoint import layout, state_digest
 from training.checkpoint.reader import Checkpoint
 from training.guards import GuardState
+from training.metrics import step_survives, surviving_rows
 from training.run_directory import INIT_FROM
 from training.state import TrainState
 
@@ -43,8 +44,9 @@ def restore(trainer: "Trainer") -> TrainState:
     if aside_names := layout.set_aside(run.path):
         raise CheckpointError(
             f"{run.path} has no sound checkpoint left; put aside as damaged: {', '.join(aside_names)}",
-            "restore one from a copy; or, to start over, delete these folders",
+            "restore one from a copy, or start over in another --run-dir",
         )
+    _refuse_vanished(trainer)
     state = TrainState(passed_over=run.passed_over())
     state.position = state.after(0)
     message = "started from initial weights"
@@ -57,6 +59,18 @@ def restore(trainer: "Trainer") -> TrainState:
     return state
 
 
+def _refuse_vanished(trainer: "Trainer") -> None:
+    """Raises CheckpointError when steps were saved and none is there: so looks a mount that is gone."""
+    rows = surviving_rows(trainer.run.path) if trainer.group.rank == 0 else []
+    saved = max((int(row["step"]) for row in rows if row["kind"] == "checkpoint"), default=0)
+    if saved := int(trainer.engine.sum_over_ranks([float(saved)])[0]):
+        raise CheckpointError(
+            f"{layout.checkpoints_dir(trainer.run.path)} holds no checkpoint, and the run has saved step "
+            f"{saved}",
+            "mount its disk, or restore a copy; to start over, use another --run-dir",
+        )
+
+
 def initial_checkpoint(run_dir: Path) -> Path:
     """The checkpoint that a run with `--init-from` carries its first weights in."""
     return next((run_dir / INIT_FROM).iterdir())
@@ -64,9 +78,19 @@ def initial_checkpoint(run_dir: Path) -> Path:
 
 def _newest_step(trainer: "Trainer") -> int | None:
     """The newest step with a manifest, as rank 0 sees it."""
-    found = layout.list_steps(trainer.run.path) if trainer.group.rank == 0 else []
+    found = _surviving_steps(trainer.run.path) if trainer.group.rank == 0 else []
     step = int(trainer.engine.sum_over_ranks([float(found[-1] + 1) if found else 0.0])[0]) - 1
     return step if step >= 0 else None
+
+
+def _surviving_steps(run_dir: Path) -> list[int]:
+    """Steps of the chain; what an attempt wrote that had been given up by then is left to `abandon_after`."""
+    steps = layout.list_steps(run_dir)
+    while steps and not step_survives(
+        run_dir, layout.attempt_of(layout.step_dir(run_dir, steps[-1])), steps[-1]
+    ):
+        steps.pop()
+    return steps
 
 
 def _try_load(trainer: "Trainer", path: Path) -> tuple[Checkpoint | None, str]:

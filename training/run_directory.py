@@ -21,6 +21,8 @@ INIT_FROM = "init-from"
 BEFORE_CONFIG = ("plan.json", "recipe.json", "heartbeats", "logs")
 """What a run directory gets before its `config.toml`."""
 
+STOP = "stop-request.json"
+
 TERMINAL_STATES = ("finished", "preempted", "failed")
 
 
@@ -109,8 +111,18 @@ class RunDirectory:
         self.events.append({"time": time.time(), "kind": kind, "message": message, **details})
 
     def begin_session(self) -> None:
-        """Mark the moment from which the run's wall time counts again."""
+        """Mark the moment from which the run's wall time counts again; a stop asked for earlier is over."""
+        (self.path / STOP).unlink(missing_ok=True)
         self.event("session_started", f"process {os.getpid()} takes the run on", pid=os.getpid())
+
+    def request_stop(self, *, now: bool) -> None:
+        """Have whoever supervises the run stop it: with a checkpoint, or at once."""
+        write_json(self.path / STOP, {"now": now, "time": time.time()})
+
+    def stop_requested(self) -> int:
+        """How many times it was asked to stop since it was started: 2 means at once."""
+        path = self.path / STOP
+        return (2 if read_json(path).get("now") else 1) if path.exists() else 0
 
     def create(self, config: Config, record: dict[str, Any], plan: dict[str, Any]) -> None:
         """Write what a new run starts from; `config.toml` comes last and makes it a run."""

@@ -22,6 +22,17 @@ def young_daly_s(cost_s: float, mttf_s: float) -> float:
     return math.sqrt(2 * max(cost_s, LEAST_COST_S) * mttf_s)
 
 
+def effective_share(interval_s: float, cost_s: float, restart_s: float, mttf_s: float) -> float:
+    """Share of the wall time that is spent on work which counts, with saves of `cost_s` every `interval_s`.
+
+    Failures come at random with a mean time of `mttf_s`; each loses what was not saved, and `restart_s`
+    (Daly 2006, "A higher order estimate of the optimum checkpoint interval for restart dumps": the wall time
+    of a segment is M e^(R/M) (e^((T+C)/M) - 1)).
+    """
+    attempts = math.expm1(min(700.0, (interval_s + cost_s) / mttf_s))
+    return min(1.0, interval_s / (mttf_s * math.exp(min(700.0, restart_s / mttf_s)) * attempts))
+
+
 class SaveInterval:
     """When the next save is due. All ranks have to give it the same numbers."""
 

@@ -33,42 +33,6 @@ class RunConfig(Section):
     """Seconds that a stop waits for the last checkpoint before workers are killed."""
 
 
-class ObjectiveConfig(Section):
-    """What the model learns from the data."""
-
-    name: Literal["auto", "causal_lm", "distillation", "masked_lm", "classification", "span_corruption"] = (
-        "auto"
-    )
-    """auto: causal_lm for a decoder, span_corruption for a T5, for an encoder what trains its model.head.
-    distillation learns from the distributions of a teacher too."""
-    num_chunks: int = Field(1, ge=1, le=10_000)
-    """For decoders: parts in which logits are computed, so that only one part's are in memory at a time."""
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """Probability that is spread over all other tokens or labels."""
-    z_loss: float = Field(0.0, ge=0)
-    """Coefficient of log^2 Z of the logits, which keeps them near zero; 1e-4 in PaLM."""
-    balance_loss: float = Field(0.0, ge=0)
-    """Coefficient of the experts' balance loss, for each sequence by itself; 0.01 in Switch."""
-    router_z_loss: float = Field(0.0, ge=0)
-    """Coefficient of log^2 Z of the routers' logits; 1e-3 in ST-MoE."""
-    teacher: str = Field("", json_schema_extra=PLACEMENT)
-    """For distillation: a run or checkpoint with the same tokenizer. It is identified by its hash."""
-    temperature: float = Field(2.0, gt=0)
-    """For distillation: what both models' logits are divided by."""
-    soft_share: float = Field(0.5, ge=0, le=1)
-    """For distillation: the share of the loss that the teacher's distributions make."""
-    pairs: Literal["auto", "none", "next_sentence", "sentence_order"] = "auto"
-    """For masked_lm: how the two texts of a sample are told apart; auto is as the family was published."""
-    whole_word: bool = False
-    """For masked_lm: all pieces of a word are hidden together."""
-    noise_density: float = Field(0.15, gt=0, lt=1)
-    """For span_corruption: the share of tokens that is hidden."""
-    mean_span_length: float = Field(3.0, ge=1)
-    """For span_corruption: tokens of a hole, on average."""
-    min_documents_per_label: int = Field(1, ge=1)
-    """For classification: labels on fewer training documents are left out."""
-
-
 class BatchConfig(Section):
     """The one batch setting; accumulation and per-rank work follow from it for any number of ranks."""
 
@@ -123,6 +87,9 @@ class OptimizerConfig(Section):
     clip_value: float = Field(0.0, ge=0)
     """Largest absolute value of a gradient's element, after the norm; 0 turns it off."""
 
+    trained: str = Field("all", pattern=r"^(all|head|last:[1-9][0-9]*)$")
+    """Which parameters learn: "all"; "head": that of the model alone, with a last norm before it; "last:N":
+    the last N blocks and what comes after them. The others keep their values and have no optimizer state."""
     ema_decay: float = Field(0.0, ge=0, lt=1)
     """Of an exponential moving average of the weights, kept beside them in fp32: 0.999 averages over about
     1,000 steps. Validation scores it too; export and generate take it with --ema. 0 keeps none."""

@@ -28,18 +28,19 @@ from training.checkpoint.layout import list_steps
 from training.config import Config
 from training.console import Console
 from training.devices import threads_per_rank
-from training.goodput import account, time_by_cause
+from training.fence import open_attempt
+from training.goodput import account, save_costs, time_by_cause, told_saves
 from training.hangs import Hang, HangWatch
 from training.launch import Launcher, LocalLauncher, Worker, WorkerSpec
-from training.metrics import read_events
+from training.metrics import read_events, surviving_rows
 from training.out_of_memory import explained, kernel_kills
+from training.resize import resized
 from training.run_directory import RunDirectory, read_json
 from training.tail import Tail
 
 POLL_S = 0.1
 SAME_REQUEST_S = 1.0
-# How long the fellows of a dead worker have to end by themselves and say what they saw.
-LAST_WORDS_S = 2.0
+LOOK_FOR_STOP_S = 0.5
 # Nothing is gained by running these again: the same thing would happen.
 FINAL_CODES = (EXIT_OK, EXIT_USAGE, EXIT_DATA, EXIT_TRAINING, EXIT_PREEMPTED)
 # What a worker that ended with one of them has raised.
@@ -77,6 +78,10 @@ class Supervisor:
         self._stop_requests = 0
         self._started = time.monotonic()
         self._last_stop_request = -SAME_REQUEST_S
+        self._looked_for_stop = 0.0
+        self._is_stop_now = False
+        self._is_growing = False
+        """Whether workers were asked to stop so that more of them can go on."""
 
     def supervise(self) -> None:
         """Returns when the last step is saved; raises Preempted, TrainingError or another SeedbedError."""
@@ -100,6 +105,8 @@ class Supervisor:
             # It is for show: a record that cannot be read must not hide how the run ended.
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 self.console.line(account(time_by_cause(self.run.path)))
+                if told := told_saves(save_costs(surviving_rows(self.run.path))):
+                    self.console.line(told)
             self.console.close()
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -121,6 +128,7 @@ class Supervisor:
         fruitless = 0
         while True:
             before = self._newest_step()
+            self._make_room()
             attempt, kills_before = self._next_attempt(), kernel_kills()
             ended = self._run_attempt(attempt, tails)
             if ended is None:
@@ -128,6 +136,8 @@ class Supervisor:
             worker, code, hang = ended
             if code == EXIT_ROLLED_BACK:
                 # Said by rank 0 already, and counted by the guards.
+                continue
+            if code == EXIT_PREEMPTED and self._is_growing and not self._stop_requests:
                 continue
             self._raise_if_final(worker, code)
             fruitless = 0 if self._newest_step() > before else fruitless + 1
@@ -137,10 +147,10 @@ class Supervisor:
             budget = getattr(self.config.restarts, cause)
             is_over = restarts[cause] >= budget or restarts.total() >= self.config.run.max_restarts
             if is_over or fruitless > self.config.restarts.without_progress:
+                words = "" if hang or code == EXIT_CORRUPTED else self._last_words(_rank_of(worker))
                 raise TrainingError(
                     f"given up after {restarts.total()} restart(s) ({cause}: {restarts[cause]} of {budget}), "
-                    f"the last {fruitless} attempt(s) without a new checkpoint; last: {reason}"
-                    f"{self._last_words(_rank_of(worker))}",
+                    f"the last {fruitless} attempt(s) without a new checkpoint; last: {reason}{words}",
                     f"{remedy}; once the cause is mended, --resume {self.run.path}",
                 )
             # The first restart is immediate; when nothing comes of it, storage or a host may need a moment.
@@ -153,6 +163,19 @@ class Supervisor:
                 restart=restarts.total(),
                 cause=cause,
             )
+
+    def _make_room(self) -> None:
+        """Have the launcher ready for an attempt; on another number of ranks, if it says so."""
+        self._is_growing, before = False, self.config.engine.num_ranks
+        num_ranks = self.launcher.make_room(before, self._is_given_up)
+        if not num_ranks:
+            raise self._stopped()
+        if num_ranks != before:
+            self.config = resized(self.run, self.config, num_ranks)
+
+    def _is_given_up(self) -> bool:
+        self._stop_if_asked()
+        return self._stop_requests > 0
 
     def _tell_death(self, worker: Worker, code: int, attempt: int, cause: str, reason: str) -> None:
         rank = _rank_of(worker)
@@ -181,6 +204,7 @@ class Supervisor:
     def _next_attempt(self) -> int:
         started = [e for e in read_events(self.run.path) if e.get("kind") == "attempt_launched"]
         attempt = len(started)
+        open_attempt(self.run.path, attempt)
         self.run.event("attempt_launched", f"launching attempt {attempt}", attempt=attempt)
         return attempt
 
@@ -192,8 +216,10 @@ class Supervisor:
         heartbeats.mkdir(exist_ok=True)
         for path in heartbeats.glob("*.json"):
             path.unlink(missing_ok=True)
-        rendezvous = self.run.path / "rendezvous.json"
-        rendezvous.unlink(missing_ok=True)
+        # A name of the attempt's own, where no worker of an older one can put its address.
+        for path in self.run.path.glob("rendezvous-*.json"):
+            path.unlink(missing_ok=True)
+        rendezvous = self.run.path / f"rendezvous-{attempt}.json"
         self._workers = []
         for rank in range(self.config.engine.num_ranks):
             self._workers.append(self.launcher.start(self._spec(rank, attempt, rendezvous)))
@@ -209,16 +235,21 @@ class Supervisor:
                 return Ended(*self._first_cause())
             if hang := watch.look(self._workers):
                 return self._ended(hang)
-            self._stop_in_time()
-            if self._stop_requests and stopping is None:
+            self._stop_if_asked()
+            if self._stop_requests and stopping is None and not self._is_stop_now:
                 stopping = Stopping(time.monotonic() + self.config.run.stop_grace_s, self._stop_requests)
                 self.console.line("stopping: saving a checkpoint first (again to stop at once)")
                 for worker in self._workers:
                     worker.terminate()
-            if stopping and self._stop_requests > stopping.requests:
+            if self._is_stop_now or (stopping and self._stop_requests > stopping.requests):
                 raise self._stopped("at once")
             if stopping and time.monotonic() > stopping.deadline:
                 raise self._stopped("without another save in time")
+            if stopping is None and not self._is_growing and self.launcher.has_more_room():
+                self._is_growing = True
+                self.console.line("there is room for more ranks: saving, to go on with them")
+                for worker in self._workers:
+                    worker.terminate()
             if self.on_poll is not None:
                 self.on_poll(self._workers)
             time.sleep(POLL_S)
@@ -231,8 +262,13 @@ class Supervisor:
         remedy = f"its stack, and those of the others, are in the event `hang` of {self.run.events.path}"
         return Ended(self._workers[hang.rank], -signal.SIGKILL, (hang.message, remedy))
 
-    def _stop_in_time(self) -> None:
-        """Ask for a stop when the job's time is over."""
+    def _stop_if_asked(self) -> None:
+        """Note a stop that was asked for by file, or by the job's time being over."""
+        if time.monotonic() - self._looked_for_stop > LOOK_FOR_STOP_S:
+            self._looked_for_stop = time.monotonic()
+            asked = self.run.stop_requested()
+            self._stop_requests += self._stop_requests < min(asked, 1)
+            self._is_stop_now = asked > 1
         limit_s = self.config.timeouts.job_s
         if limit_s and not self._stop_requests and time.monotonic() - self._started > limit_s:
             self.console.line(f"{limit_s:g} s are over (timeouts.job_s)")
@@ -244,13 +280,16 @@ class Supervisor:
         By a signal (but for SIGABRT, which libraries raise at a broken connection), by an explained
         error, or else by whatever came first: a rank whose fellow is gone fails in its next collective.
         """
-        deadline = time.monotonic() + LAST_WORDS_S
-        while None in [worker.poll() for worker in self._workers] and time.monotonic() < deadline:
+        deadline = time.monotonic() + self.launcher.last_words_s
+        while time.monotonic() < deadline:
+            codes = [worker.poll() for worker in self._workers]
+            if None not in codes or any(_is_kill(code) for code in codes):
+                break
             time.sleep(POLL_S / 4)
         dead = [(worker, code) for worker in self._workers if (code := worker.poll())]
         for worker in self._workers:
             worker.kill()
-        killed = [(w, c) for w, c in dead if c < 0 and c != -signal.SIGABRT]
+        killed = [(w, c) for w, c in dead if _is_kill(c)]
         explained = [(w, c) for w, c in dead if c in FINAL_CODES]
         return min(killed or explained or dead, key=lambda death: self._failed_at(death[0]))
 
@@ -289,7 +328,6 @@ class Supervisor:
             "--rank": rank,
             "--attempt": attempt,
             "--rendezvous": rendezvous,
-            "--parent-pid": os.getpid(),
         }
         return WorkerSpec(
             name=f"rank-{rank}",
@@ -312,6 +350,11 @@ def _rank_of(worker: Worker) -> int:
     return int(worker.name.removeprefix("rank-"))
 
 
+def _is_kill(code: int | None) -> bool:
+    """Whether a worker died by a signal that nobody raises by mistake."""
+    return code is not None and code < 0 and code != -signal.SIGABRT
+
+
 def _cause(code: int, hung: bool) -> str:
     """Whose budget of `[restarts]` an end is taken from."""
     if code == EXIT_PREEMPTED:
@@ -320,9 +363,10 @@ def _cause(code: int, hung: bool) -> str:
 
 
 def _death(worker: Worker, code: int) -> str:
+    name = f"{worker.name} on {worker.place}" if worker.place else worker.name
     if code < 0:
         known = {number.value: number.name for number in signal.Signals}
-        return f"{worker.name} was killed by {known.get(-code, f'signal {-code}')}"
+        return f"{name} was killed by {known.get(-code, f'signal {-code}')}"
     if code == EXIT_PREEMPTED:
-        return f"{worker.name} was asked to stop by somebody else, and saved"
-    return f"{worker.name} ended with exit code {code}"
+        return f"{name} was asked to stop by somebody else, and saved"
+    return f"{name} ended with exit code {code}"

@@ -30,7 +30,8 @@ from training.datasets import (
 from training.devices import device_rates, memory_bytes, packages_of
 from training.engines import ENGINES, Engine, Group
 from training.guards import Guards, Verdict, describe
-from training.objectives import with_step_weights
+from training.objectives import as_numbers, with_step_weights
+from training.pace import Pace
 from training.processes import StopFlag
 from training.recipes import to_toml
 from training.recorder import Recorder
@@ -73,6 +74,7 @@ class Trainer:
             self.config,
             group,
         )
+        self.pace = Pace(self.config.guards.pace_every, self.engine, self.recorder.event)
         self._told_eager = False
         rates = device_rates(group.device, self.config.engine.precision)
         self.peak_source = rates.source
@@ -157,13 +159,14 @@ class Trainer:
     def train_step(self, state: TrainState) -> bool:
         """One optimizer step, which advances `state`; returns whether some rank was asked to stop."""
         started = time.perf_counter()
-        step = state.step + 1
+        step, beside_save = state.step + 1, self.saver.is_busy
         with record_function("seedbed.data"):
             batches, digest = self.batches.get(state.position)
         data_s = time.perf_counter() - started
         watched = self.config.tracking.layer_norms and step % self.config.tracking.layer_norms == 0
         if watched:
             self.engine.watch()
+        self.pace.ready()
         losses, weights = self._micro_batches(batches, state.position)
         every = self.config.guards.recompute_every
         if every and step % every == 0:
@@ -179,6 +182,7 @@ class Trainer:
                 *as_numbers(weights),
             ]
             stopping, save_failures, not_compiled, *sums = self.engine.sum_over_ranks(own)
+        self.pace.met(step)
         num, digests = self.layout.num_micro_batches, sums[: -2 * self.layout.num_micro_batches]
         # In one order, whoever computed them.
         loss_sum, weight_sum = sum(sums[-2 * num : -num]), sum(sums[-num:])
@@ -201,6 +205,7 @@ class Trainer:
             step_s=time.perf_counter() - started,
             data_s=data_s,
             data_hash=show_digest(from_floats(digests)),
+            beside_save=beside_save,
         )
         if watched and not update.get("skipped"):
             self.recorder.row("layers", state.step, **self.engine.layer_norms)
@@ -222,7 +227,7 @@ class Trainer:
         step, guards = state.step + 1, Guards(self.config.guards, state.guards)
         lr, norm = learning_rate(step, self.config) * guards.lr_factor(step), None
         with record_function("seedbed.optimizer"):
-            if guards.problem_of_loss(loss):
+            if guards.refuses(loss):
                 self.engine.skip()
             else:
                 norm = self.engine.step(lr, weight, max_norm=guards.max_norm)
@@ -294,6 +299,7 @@ class Trainer:
 
     def _record_step(self, state: TrainState, *, step_s: float, **measured: Any) -> None:
         self.interval.stepped(step_s)
+        self.pace.stepped(state.step, step_s)
         self.recorder.beat(state.step, "training", step_s=step_s)
         tokens_per_s = self.config.batch.tokens_per_step / step_s
         flops = flops_per_token(self.config.model)
@@ -387,10 +393,3 @@ class Trainer:
         if phase == "finished" and self.group.rank == 0:
             ends_at = early_stopping.end(self, state)
         self.recorder.beat(ends_at, phase)
-
-
-def as_numbers(values: list[Tensor | None]) -> list[float]:
-    """Scalars of a device, fetched at once; None is 0."""
-    found = [value for value in values if value is not None]
-    numbers = iter(torch.stack(found).double().tolist() if found else [])
-    return [0.0 if value is None else next(numbers) for value in values]

@@ -12,6 +12,7 @@ import torch
 
 from seedbed.errors import EXIT_OTHER, Preempted, SeedbedError
 from training.devices import threads_per_rank
+from training.fence import newest_attempt
 from training.loop import fit
 from training.out_of_memory import explained, is_out_of_memory
 from training.processes import (
@@ -31,7 +32,7 @@ def main() -> int:
     options = _parser().parse_args()
     stop = StopFlag()
     answer_for_stacks()
-    stop_when_parent_dies(options.parent_pid)
+    stop_when_parent_dies()
     run = RunDirectory(Path(options.run_dir))
     set_arithmetic()
     rendezvous = Path(options.rendezvous)
@@ -57,6 +58,9 @@ def main() -> int:
 
 def _failed(run: RunDirectory, rank: int, attempt: int, error: Exception, code: int) -> int:
     say(f"rank {rank}: {error}")
+    if newest_attempt(run.path) > attempt:
+        # Its last words would pass for those of a worker that is at work.
+        return code
     step = int(run.status().get("step", 0))
     beat(run, rank, step, "failed", attempt=attempt, error=str(error), code=code, failed_at=time.time())
     return code
@@ -74,7 +78,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rank", type=int, required=True)
     parser.add_argument("--attempt", type=int, required=True)
     parser.add_argument("--rendezvous", required=True)
-    parser.add_argument("--parent-pid", type=int, required=True)
     return parser
 
 

@@ -32,7 +32,7 @@ CASES = (Case(1, 1), Case(8, 8), Case(8, 1))
 
 def run(quick: bool) -> dict[str, Any]:
     """Seconds of a step with and without, and the cost in each pair, by engine, accumulation and lanes."""
-    from data_bench.spread import spread
+    from data_bench.spread import interval_95, spread
 
     found: dict[str, Any] = {"bar": {"accumulation": 1, "cost": BAR}}
     for engine in ("ddp", "fsdp"):
@@ -45,18 +45,10 @@ def run(quick: bool) -> dict[str, Any]:
                 },
                 "cost": {
                     **spread([exact / plain - 1 for plain, exact in pairs]),
-                    "interval_95": _interval([exact / plain - 1 for plain, exact in pairs]),
+                    "interval_95": interval_95([exact / plain - 1 for plain, exact in pairs]),
                 },
             }
     return found
-
-
-def _interval(values: list[float]) -> list[float]:
-    """A bootstrap interval of the median."""
-    import numpy as np
-
-    drawn = np.random.default_rng(0).choice(values, (2000, len(values)))
-    return [round(float(end), 4) for end in np.percentile(np.median(drawn, axis=1), (2.5, 97.5))]
 
 
 def _pairs(engine: str, case: Case, quick: bool) -> list[tuple[float, float]]:

@@ -15,10 +15,9 @@ from models.families import build, initial_values
 from training.batch_layout import batch_layout
 from training.config import Config
 from training.engines import ENGINES, Engine, Group
-from training.objectives import TensorBatch
+from training.objectives import TensorBatch, as_numbers
 from training.objectives.causal_lm import CausalLM
 from training.tasks import each_tensor
-from training.trainer import as_numbers
 
 NUM_BATCHES = 8
 LEARNING_RATE = 6e-4

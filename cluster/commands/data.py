@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cluster.commands import examples
 from cluster.commands.options import Json, JsonLines, Sets
 from cluster.output import command, emit, emit_line
 from seedbed.errors import DataError, UsageError
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 MAX_WORKERS_PER_CORE = 4
 
 app = typer.Typer(help="Build and inspect token shards.", no_args_is_help=True)
+
+
+app.command("preview")(examples.preview)
+app.command("judge")(examples.judge)
 
 
 @app.command("build")

@@ -1,4 +1,4 @@
-"""`seedbed train`, `plan` and `demo`."""
+"""`seedbed train` and `demo`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,7 +7,7 @@ import typer
 
 from cluster.commands.options import Json, Sets
 from cluster.output import command, emit
-from seedbed.errors import DataError, UsageError
+from seedbed.errors import UsageError
 
 if TYPE_CHECKING:
     from training.run_directory import RunDirectory
@@ -68,7 +68,7 @@ def train(
     list_recipes: Annotated[bool, typer.Option("--list", help="List the shipped recipes.")] = False,
     json: Json = False,
 ) -> None:
-    """Train a model, from raw text if need be, until it is done.
+    """Train a model, from raw text if need be, until it is done. Takes its place under torchrun and srun.
 
     The same command again continues the run. SIGTERM or Ctrl-C saves a checkpoint and exits with 5.
     """
@@ -76,27 +76,40 @@ def train(
         return _list_recipes(json)
     if verify_exact:
         return _verify_exact(recipe, sets or [], json, alone=not (run_dir or resume or fork or init_from))
+    from cluster.external_launch import ExternalLauncher, become_worker, default_run_dir, rank_here
     from cluster.runner import announce, run_supervised
     from training.run_directory import RunDirectory
     from training.supervisor import Supervisor
 
+    place = rank_here()
+    if place and recipe and not run_dir:
+        run_dir = default_run_dir(place, recipe)
     path = _run_path(recipe, run_dir, resume, fork, init_from)
+    if place and place.rank:
+        return become_worker(place, path)
+    launcher = ExternalLauncher(place, path) if place else None
     sets = sets or []
     if profile is not None:
         _check_ahead(profile, resume or path)
         sets = [*sets, f'tracking.profile="{profile}"']
     if micro_batch is not None:
         _check_micro_batch(micro_batch, resume)
+    if place:
+        sets = [*sets, f"engine.num_ranks={place.num_ranks}", "run.max_restarts=0"]
     with RunDirectory(path).lock() as lock:
         try:
             if micro_batch is not None:
                 sets = [*sets, f"batch.micro_batch_size={_micro_batch_size(path, str(recipe), sets)}"]
             run, notices = _prepared(path, recipe, resume, fork, init_from, sets)
-        except BaseException:
+        except BaseException as error:
             RunDirectory(path).discard_if_unused()
+            if launcher:
+                launcher.refused(error)
             raise
         announce(run, notices)
-        summary = run_supervised(Supervisor(run, lock), run)
+        summary = run_supervised(Supervisor(run, lock, launcher), run)
+        if launcher:
+            launcher.close()
     emit(summary, json=json, render=_summary_text)
     return None
 
@@ -227,41 +240,6 @@ def _list_recipes(json: bool) -> None:
         json=json,
         render=lambda v: "\n".join(f"{n}  {d}" for n, d in v["recipes"].items()),
     )
-
-
-@command
-def plan(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe, a .toml file, or a run directory.")],
-    sets: Sets = None,
-    json: Json = False,
-) -> None:
-    """What a recipe will need, before it takes anything; for a run, predicted beside measured."""
-    from cluster.render import measured_text, plan_text
-    from training.plan import make_plan, notices
-    from training.prepare import peak_of
-    from training.run_directory import RunDirectory, is_run, read_json
-
-    if is_run(Path(recipe)):
-        if sets:
-            raise UsageError(
-                "a run's plan is what it was started with", "leave out --set, or plan the recipe"
-            )
-        path = RunDirectory(Path(recipe)).plan_path
-        value = read_json(path)
-        if not value:
-            raise DataError(f"{path} is missing or damaged", "plan the recipe that the run was started from")
-    else:
-        from training.devices import resolve_hardware
-        from training.prepare import planned, sized
-        from training.recipes import load_config
-
-        config = sized(resolve_hardware(load_config(recipe, sets or [])))
-        if config.data.path or config.data.paths:
-            value = planned(config, Path("runs"))
-        else:
-            value = make_plan(config, Path("runs"), peak_flops=peak_of(config))
-        value["notices"] = notices(value)
-    emit(value, json=json, render=lambda v: "\n".join(filter(None, [plan_text(v), measured_text(v)])))
 
 
 @command

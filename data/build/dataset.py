@@ -11,6 +11,7 @@ from data.build.survey import dependencies
 from data.build.workers import InProcess, Workers
 from data.build.workspace import clear, only_builder_of, publish
 from data.config import DataConfig
+from data.examples import build as examples
 from data.shards import MANIFEST, VERSION, Dataset, read_manifest
 from data.sources import Source, open_source
 from data.tokenizers import load_tokenizer
@@ -19,6 +20,8 @@ from seedbed.files import digest_of, write_json
 
 # Which input a dataset was made of, times of files included: not part of what it is.
 BUILT_FROM = "built_from.json"
+# What says nothing of running text.
+OF_EXAMPLES = ("format", "template")
 
 
 def build_dataset(config: DataConfig, out: str | Path, workers: Workers | None = None) -> Path:
@@ -94,7 +97,7 @@ def cache_dir() -> Path:
 def _cache_key(config: DataConfig, source: Source) -> str:
     parts = _described(config) | {"source": source.identity(), "version": VERSION}
     # The rules of filters and the content of evaluation items, which the configuration only names.
-    parts["survey"] = dependencies(config)
+    parts["survey"] = examples.dependencies(config) if config.holds_examples else dependencies(config)
     if config.tokenizer:
         parts["tokenizer"] = load_tokenizer(config.tokenizer).fingerprint
     return digest_of(parts)
@@ -102,13 +105,18 @@ def _cache_key(config: DataConfig, source: Source) -> str:
 
 def _described(config: DataConfig) -> dict[str, Any]:
     """The part of the configuration that a dataset depends on."""
-    return config.model_dump(mode="json", exclude={"path", "paths"})
+    return config.model_dump(
+        mode="json", exclude={"path", "paths"} if config.holds_examples else {"path", "paths", *OF_EXAMPLES}
+    )
 
 
 def _write_dataset(
     config: DataConfig, source: Source, folder: Path, workers: Workers | None
 ) -> dict[str, Any]:
-    manifest = Build(config, source, folder, workers or InProcess()).run(_described(config))
+    if config.holds_examples:
+        manifest = examples.ExampleBuild(config, source, folder).run(_described(config))
+    else:
+        manifest = Build(config, source, folder, workers or InProcess()).run(_described(config))
     write_json(folder / "dataset" / BUILT_FROM, {"key": _cache_key(config, source)})
     return manifest
 

@@ -4,6 +4,7 @@ UTF-8 is strict and newlines stay as they are, so that the byte counts of a data
 its input.
 """
 
+import json
 import re
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ REPLACEMENT = "\ufffd"
 
 # JSON can spell an unpaired surrogate ("\ud800"): a Python string, but no UTF-8 text.
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
+# NUL as JSON spells it, behind an even number of backslashes.
+_SPELLED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def document_from_bytes(raw: bytes, policy: Policy, id: str, source: str, offset: int = 0) -> Document | Drop:
@@ -42,6 +45,31 @@ def document_from_string(
     kind = "NUL" if found[0] == "\0" else "an unpaired surrogate"
     drop = Drop(id, source, "undecodable", f"character {found.start()} of the text is {kind}")
     return undecodable(policy, drop) or Document(_NOT_TEXT.sub(REPLACEMENT, text), id, source, meta, True)
+
+
+def document_from_row(
+    row: dict[str, Any], policy: Policy, id: str, source: str, replaced: bool = False
+) -> Document | Drop:
+    """The document that is a whole row of JSON: its text is the row, spelled in one way, `meta` the row."""
+    text = _spelled(row)
+    if _is_text(text) and not _SPELLED_NUL.search(text):
+        return Document(text, id, source, row, replaced)
+    drop = Drop(id, source, "undecodable", "a text of the row holds NUL or an unpaired surrogate")
+    row = _repaired(row)
+    return undecodable(policy, drop) or Document(_spelled(row), id, source, row, True)
+
+
+def _spelled(row: dict[str, Any]) -> str:
+    # A table may hold dates and the like, which JSON has no form for.
+    return json.dumps(row, sort_keys=True, ensure_ascii=False, default=str)
+
+
+def _repaired(value: Any) -> Any:
+    if isinstance(value, str):
+        return _NOT_TEXT.sub(REPLACEMENT, value)
+    if isinstance(value, dict):
+        return {_repaired(key): _repaired(entry) for key, entry in value.items()}
+    return [_repaired(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _is_text(text: str) -> bool:

@@ -8,7 +8,14 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from data.config import DataConfig
-from data.sources.decoding import document_from_string, id_of, printable, too_long, undecodable
+from data.sources.decoding import (
+    document_from_row,
+    document_from_string,
+    id_of,
+    printable,
+    too_long,
+    undecodable,
+)
 from data.sources.documents import Advance, Document, Drop
 from data.sources.pieces import Piece, Tally, check_malformed
 from data.sources.streams import COMPRESSED, bounded_lines, open_decompressed, open_piece, pass_over_line
@@ -141,6 +148,8 @@ def _document_of_row(
 ) -> Document | Drop:
     value = row.pop(config.id_field, None) if config.id_field != config.text_field else None
     id = id_of(value, where)
+    if config.reads_rows:
+        return document_from_row(row, config.on_undecodable, id, where, replaced)
     if not isinstance(row.get(config.text_field), str):
         problem = "is not a string" if config.text_field in row else "is missing"
         return Drop(id, where, "missing_field", f"field {config.text_field!r} {problem}")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from data.config import DataConfig
-from data.sources.decoding import document_from_bytes, id_of, too_long
+from data.sources.decoding import document_from_bytes, document_from_row, id_of, too_long
 from data.sources.documents import Advance, Document, Drop
 from data.sources.pieces import Piece, Tally
 from seedbed.errors import DataError
@@ -20,8 +20,13 @@ def batch_rows(num_bytes: int, num_rows: int) -> int:
 
 
 def wanted_columns(piece: Piece, columns: Iterable[str], config: DataConfig) -> list[str]:
-    """The columns of text and, where there are such, of ids and labels; DataError when there is no text."""
+    """The columns of text and, where there are such, of ids and labels; DataError when there is no text.
+
+    All columns, where rows are read whole.
+    """
     names = list(columns)
+    if config.reads_rows:
+        return names
     if config.text_field not in names:
         raise DataError(
             f"{piece.path} has no column {config.text_field!r}; its columns are {', '.join(names) or 'none'}",
@@ -41,6 +46,10 @@ def read_tables(
     """
     done = told = 0
     for table in tables:
+        if config.reads_rows:
+            yield from _whole_rows(table, piece, done, config, tally)
+            done += table.num_rows
+            continue
         texts, lengths = _cells(table.column(config.text_field), piece, config)
         ids, labels = (_optional(table, name) for name in (config.id_field, config.label_field))
         for number, (raw, length) in enumerate(zip(texts, lengths, strict=True)):
@@ -63,6 +72,17 @@ def read_tables(
             advance(piece.size * done // num_rows - told)
             told = piece.size * done // num_rows
     advance(piece.size - told)
+
+
+def _whole_rows(
+    table: Any, piece: Piece, done: int, config: DataConfig, tally: Tally
+) -> Iterator[Document | Drop]:
+    """A document per row, as of a line of JSON."""
+    for number, row in enumerate(table.to_pylist()):
+        where = f"{piece.relative}:{piece.first_line + done + number + 1}"
+        id = id_of(row.pop(config.id_field, None), where)
+        tally.rows += 1
+        yield document_from_row(row, config.on_undecodable, id, where)
 
 
 def _optional(table: Any, name: str) -> list[Any] | None:

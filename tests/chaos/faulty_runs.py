@@ -54,6 +54,7 @@ def state_hash(run: Path) -> str:
 
 
 def main() -> None:
+    from cluster.tracking import mirrored
     from training import prepare
     from training.launch import LocalLauncher, Worker, WorkerSpec
     from training.run_directory import RunDirectory
@@ -76,7 +77,8 @@ def main() -> None:
             run.begin_session()
         else:
             run, _ = prepare.start("gpt-demo", assignments, run_path)
-        Supervisor(run, lock, FaultyLauncher()).supervise()
+        with mirrored(run):
+            Supervisor(run, lock, FaultyLauncher()).supervise()
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def sleeps(_: Trainer, seconds: float, **__: Any) -> Iterator[None]:
 @contextlib.contextmanager
 def clock_jumps(_: Trainer, seconds: float, **__: Any) -> Iterator[None]:
     real = time.time
-    time.time = lambda: real() + seconds
+    time.time = lambda: real() + seconds  # and so it stays
     yield
 
 

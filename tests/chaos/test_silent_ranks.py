@@ -40,6 +40,19 @@ def test_ranks_whose_steps_are_long_are_not_taken_for_hanging(tmp_path):
     assert not events(tmp_path / "run", "hang")
 
 
+@pytest.mark.unproven
+@pytest.mark.long
+def test_a_rank_that_keeps_the_others_waiting_is_named_and_let_be(tmp_path):
+    """Its steps are as long as everybody's: nothing else would tell who is slow."""
+    run = tmp_path / "run"
+    slow = [{"kind": "sleep", "rank": 1, "step": step, "seconds": 0.2} for step in range(1, 21)]
+    output = finish(start(run, slow, guards__pace_every=4, run__steps=20))
+    (told,) = events(run, "slow_rank")
+    assert told["rank"] == 1
+    assert "! rank 1 comes to its micro-batches 0.2" in output
+    assert not events(run, "restarted")
+
+
 @pytest.mark.long
 def test_an_error_of_the_program_has_a_budget_of_its_own(tmp_path):
     """What every restart repeats would be repeated as often as machines may fail."""

@@ -1,11 +1,10 @@
 """Two hundred faults from a seed: each is recovered from or refused, and the weights are those without any.
 
 Half of them happen to processes of a run on two ranks, in exact mode, and to its supervisor; the others to
-the files of its checkpoints, on which a rank's own restoring is tried. With SEEDBED_CI every kind happens,
-a fifth as often. `pytest -s` prints the table.
+the files of its checkpoints, on which a rank's own restoring is tried. `test_surroundings.py` has those of
+what is around a run. With SEEDBED_CI every kind happens, a fifth as often.
 """
 
-import collections
 import os
 import pickle
 import random
@@ -24,38 +23,11 @@ from training.restore import restore
 from training.run_directory import RunDirectory
 from training.trainer import Trainer
 
-SHARE = 5 if "SEEDBED_CI" in os.environ else 1
 COUNTS = {"kill": 25, "crash": 10, "exception": 15, "terminate": 10, "stop": 5, "supervisor": 10, "save": 25}
 FILE_COUNTS = {
     "flipped bit": 40, "truncated": 15, "missing": 15, "zeroed page": 10, "file of another step": 10,
     "forged pickle": 10,
 }  # fmt: skip
-TABLE: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-
-
-def shared(count):
-    return max(1, count // SHARE)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def table():
-    yield
-    total = sum(sum(outcomes.values()) for outcomes in TABLE.values())
-    print(f"\n{total} faults\n" + "\n".join(f"  {kind:<22}{dict(TABLE[kind])}" for kind in TABLE))
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """The run that all are compared with, by its number of steps."""
-    made = {}
-
-    def of(num_steps):
-        if num_steps not in made:
-            made[num_steps] = tmp_path_factory.mktemp("undisturbed") / "run"
-            finish(start(made[num_steps], [], run__steps=num_steps, timeouts__heartbeat_s=0))
-        return made[num_steps]
-
-    return of
 
 
 def restarts(**more):
@@ -65,7 +37,7 @@ def restarts(**more):
 
 @pytest.mark.chaos
 @pytest.mark.timeout(1800)
-def test_processes_that_fail_are_replaced(tmp_path, undisturbed):
+def test_processes_that_fail_are_replaced(tmp_path, undisturbed, shared, table):
     """One run after another, each with a dozen faults, so that a fault meets what the one before left."""
     draw = random.Random(1)
     kinds = [
@@ -92,12 +64,12 @@ def test_processes_that_fail_are_replaced(tmp_path, undisturbed):
         assert len(died) == len(own)
         assert state_hash(run) == state_hash(undisturbed(steps))
         for kind in own:
-            TABLE[kind]["recovered"] += 1
+            table[kind]["recovered"] += 1
 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(1800)
-def test_a_kill_at_every_moment_of_a_save_changes_nothing(tmp_path, undisturbed):
+def test_a_kill_at_every_moment_of_a_save_changes_nothing(tmp_path, undisturbed, shared, table):
     """At each of them a rank dies; the run goes on with both, or with one alone."""
     moments = [
         {"kind": "save", "rank": rank, "call": call, "number": number, "when": when}
@@ -108,8 +80,7 @@ def test_a_kill_at_every_moment_of_a_save_changes_nothing(tmp_path, undisturbed)
         for when in ("before", "after")
     ]  # fmt: skip
     draw = random.Random(2)
-    chosen = moments * 2 if SHARE == 1 else moments
-    chosen = [*moments, *draw.sample(chosen, max(0, shared(COUNTS["save"]) - len(moments)))]
+    chosen = [*moments, *draw.sample(moments, max(0, shared(COUNTS["save"]) - len(moments)))]
     for first in range(0, len(chosen), 5):
         own = chosen[first : first + 5]
         run, steps = tmp_path / str(first), 2 * len(own) + 4
@@ -121,12 +92,12 @@ def test_a_kill_at_every_moment_of_a_save_changes_nothing(tmp_path, undisturbed)
             process = start(run, faults, resume=True, engine__num_ranks=1)
         finish(process, timeout_s=600)
         assert state_hash(run) == state_hash(undisturbed(steps))
-        TABLE["save"]["recovered"] += len(own)
+        table["save"]["recovered"] += len(own)
 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
-def test_a_supervisor_that_is_killed_is_started_again(tmp_path, undisturbed):
+def test_a_supervisor_that_is_killed_is_started_again(tmp_path, undisturbed, shared, table):
     """Its workers end with it, having saved; the same command goes on."""
     draw, steps, run = random.Random(3), 40, tmp_path / "run"
     process = start(run, [], run__steps=steps, **restarts())
@@ -136,7 +107,7 @@ def test_a_supervisor_that_is_killed_is_started_again(tmp_path, undisturbed):
             break
         stop_all(process)
         process = start(run, [], resume=True)
-        TABLE["supervisor"]["recovered"] += 1
+        table["supervisor"]["recovered"] += 1
     finish(process, timeout_s=300)
     assert state_hash(run) == state_hash(undisturbed(steps))
 
@@ -223,7 +194,7 @@ def damage(kind, step, draw, executed):
 
 
 @pytest.mark.timeout(600)
-def test_damaged_files_are_refused_and_the_step_before_is_used(tmp_path, sound, monkeypatch):
+def test_damaged_files_are_refused_and_the_step_before_is_used(tmp_path, sound, shared, table, monkeypatch):
     """With a rank's own restoring: nothing is loaded that was not written, nothing is executed."""
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     draw, run_path, executed = random.Random(4), tmp_path / "run", tmp_path / "executed"
@@ -237,7 +208,7 @@ def test_damaged_files_are_refused_and_the_step_before_is_used(tmp_path, sound, 
         found = restored(run_path)
         assert (found.step, found.hash(optimizer=True)) == (6, hashes[6]), (kind, name)
         assert not step.exists(), (kind, name)
-        TABLE[kind]["refused, the step before used"] += 1
+        table[kind]["refused, the step before used"] += 1
     assert not executed.exists()
     assert restored(copy_of(sound, tmp_path / "intact")).step == 8
 

@@ -30,3 +30,12 @@ def test_the_benchmark_of_training(tmp_path):
     """The section that drives a trainer by itself; the others are runs of the command."""
     found = run(tmp_path, "train.py", "--quick", "--only", "loop")
     assert 0 < found["loop"]["outside_share"]["median"] < 1
+
+
+@pytest.mark.parametrize("section", ["memory", "speed"])
+def test_the_benchmark_of_plans(tmp_path, section):
+    """Two ranks of each of two small configurations, measured and planned."""
+    found = run(tmp_path, "plan.py", "--quick", "--only", section)[section]
+    assert len(found["configurations"]) == 2
+    for row in found["configurations"].values():
+        assert row["error"] > -1

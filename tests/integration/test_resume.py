@@ -244,6 +244,16 @@ def test_when_no_sound_checkpoint_is_left_the_run_does_not_start_over_by_itself(
     assert RunDirectory(run).status()["state"] == "failed"
 
 
+def test_checkpoints_that_have_vanished_are_missed(tmp_path, undisturbed):
+    """A disk that is not mounted would make a run begin again, and write over what it has."""
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed, run)
+    shutil.rmtree(layout.checkpoints_dir(run))
+    output = resume(run, code=3)
+    assert "holds no checkpoint, and the run has saved step" in output
+    assert "mount its disk" in output
+
+
 def test_going_back_to_a_step_sets_the_later_ones_aside_and_gives_the_same_bits(tmp_path, undisturbed):
     """Later steps would be mixed with new ones, or an earlier step could not be returned to."""
     run = tmp_path / "run"

@@ -1,6 +1,7 @@
 """Checkpoints on disk: nothing damaged, mixed or foreign is ever loaded."""
 
 import json
+import os
 import random
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from seedbed.errors import CheckpointError
+from seedbed.errors import CheckpointError, DamagedError, Unreadable
 from seedbed.files import digest_of
 from training.checkpoint import layout
 from training.checkpoint.reader import Checkpoint, compare
@@ -232,3 +233,45 @@ def test_differences_are_named_and_measured(tmp_path):
     assert [row["tensor"] for row in rows] == ["model/a.weight", "model/b.bias"]
     gap = (tensors(0)["model/b.bias"] - tensors(1)["model/b.bias"]).abs().max()
     assert rows[1]["largest"] == pytest.approx(float(gap))
+
+
+def test_a_newer_format_is_refused_and_not_called_damaged(tmp_path):
+    """An older installation would put a sound checkpoint aside, and begin again from an older one."""
+    path = save(tmp_path, 4)
+    body = json.loads((path / "manifest.json").read_bytes()) | {"version": 99}
+    body.pop("digest")
+    (path / "manifest.json").write_text(json.dumps({**body, "digest": digest_of(body)}))
+    with pytest.raises(CheckpointError, match=r"format version 99.* reads up to") as caught:
+        Checkpoint.open(path)
+    assert not isinstance(caught.value, DamagedError)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "rank-0.safetensors"])
+def test_what_may_not_be_read_is_refused_and_not_called_damaged(tmp_path, name):
+    """A wrong owner would cost all checkpoints, one after another: each would be put aside as damaged."""
+    path = save(tmp_path, 4)
+    (path / name).chmod(0)
+    path.parent.chmod(0o755)
+    path.chmod(0o755)
+    # Root reads everything; and nobody may look into the folders of pytest, but for the one it is in.
+    before, is_root = Path.cwd(), os.geteuid() == 0
+    os.chdir(path.parent)
+    try:
+        if is_root:
+            os.seteuid(65534)
+        with pytest.raises(Unreadable, match=rf"{name} cannot be read: Permission denied"):
+            Checkpoint.open(Path(path.name)).verify()
+    finally:
+        if is_root:
+            os.seteuid(0)
+        os.chdir(before)
+
+
+def test_a_step_that_lies_elsewhere_is_refused(tmp_path):
+    """What a link points to may be changed by whoever owns it, under a run that has proved it."""
+    path = save(tmp_path / "elsewhere", 4)
+    here = layout.step_dir(tmp_path / "run", 4)
+    here.parent.mkdir(parents=True)
+    here.symlink_to(path)
+    with pytest.raises(CheckpointError, match="is a symbolic link to"):
+        Checkpoint.open(here)

@@ -50,8 +50,8 @@ def test_a_spike_is_seen_before_the_update_and_is_not_learnt_from():
     """Its loss would raise the mean that the next one is measured by, too."""
     found, step = settled()
     before = list(found.state.losses)
-    assert "above" in found.problem_of_loss(30.0)
-    assert not found.problem_of_loss(before[-1])
+    assert found.refuses(30.0)
+    assert not found.refuses(before[-1])
     assert found.max_norm < 100
     verdict = note(found, step, 30.0, None)
     assert verdict.problem.startswith("the loss is 30, above")
@@ -104,7 +104,7 @@ def test_a_stray_spike_now_and_then_is_no_trouble():
 
 def test_numbers_that_are_none_are_counted_and_end_the_run_past_their_budget():
     found = guards(max_nonfinite=2)
-    assert found.problem_of_loss(math.nan)
+    assert found.refuses(math.nan)
     assert note(found, 1, math.nan, None).problem == "the loss is nan"
     assert note(found, 2, 3.0, math.inf).problem == "the gradient norm is inf"
     with pytest.raises(
@@ -124,7 +124,7 @@ def test_warnings_change_nothing():
     """And a level that is reached for good is warned of only until it is the usual one."""
     found, step = settled(spikes="warn")
     assert found.max_norm == math.inf
-    assert not found.problem_of_loss(30.0)
+    assert not found.refuses(30.0)
     problems = [note(found, step + number, 30.0).problem for number in range(20)]
     assert problems[0]
     assert not problems[-1]

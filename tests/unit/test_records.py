@@ -6,7 +6,7 @@ import pytest
 
 from seedbed.files import Journal, append_line, read_lines
 from training.checkpoint.writer import SaveResult
-from training.goodput import account, time_by_cause
+from training.goodput import account, save_costs, time_by_cause, told_saves
 from training.metrics import productive_seconds, surviving_rows, time_shares, working_seconds
 from training.recipes import load_config
 from training.recorder import Recorder
@@ -153,3 +153,28 @@ def test_lost_time_is_accounted_for_by_its_cause(tmp_path):
         "goodput 91%; lost: other 6%, saving 3%"
     )
     assert time_by_cause(tmp_path / "nothing") == {}
+
+
+def test_saves_are_told_with_what_the_steps_beside_them_took_more(tmp_path):
+    """Copying beside the loop would be called free, and every tenth step would be slower."""
+    rows = [
+        {
+            "kind": "train",
+            "step": number,
+            "time": number,
+            "step_s": 1.0 + (0.2 if beside else 0),
+            "beside_save": beside,
+        }
+        for number, beside in enumerate([False, False, True, True, False, True, False], start=1)
+    ]
+    saves = [
+        {"kind": "checkpoint", "step": 2, "time": 4, "blocked_s": 0.01, "written_s": 2.5},
+        {"kind": "checkpoint", "step": 5, "time": 6, "blocked_s": 0.03, "written_s": 1.5},
+    ]
+    assert save_costs(rows) == {}
+    costs = save_costs([*rows, *saves])
+    assert costs == pytest.approx({"num_saves": 2, "blocked_s": 0.02, "written_s": 2.0, "slowed_s": 0.3})
+    assert told_saves(costs) == (
+        "2 save(s), medians: training blocked 20 ms, steps beside them slower by 300 ms, written in 2.00 s"
+    )
+    assert told_saves({}) == ""

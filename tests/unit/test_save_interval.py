@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.save_interval import SaveInterval, young_daly_s
+from training.save_interval import SaveInterval, effective_share, young_daly_s
 from training.sections import CheckpointConfig
 
 
@@ -10,6 +10,17 @@ from training.sections import CheckpointConfig
 def test_the_interval_is_young_and_dalys(cost_s, mttf_h, seconds):
     """Published: 1,024 and 16,384 GPUs of Llama 3's failure rates."""
     assert young_daly_s(cost_s, mttf_h * 3600) == pytest.approx(seconds, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("cost_s", "recovery_s", "mttf_h", "share"),
+    [(0.5, 60, 7.9, 0.992), (0.5, 60, 1.8, 0.978), (5, 300, 1.8, 0.914)],
+)
+def test_the_share_that_is_training_is_what_saves_and_failures_leave(cost_s, recovery_s, mttf_h, share):
+    """By hand, of the first order alone: 1,024 and 16,384 GPUs."""
+    mttf_s = mttf_h * 3600
+    found = effective_share(young_daly_s(cost_s, mttf_s), cost_s, recovery_s, mttf_s)
+    assert found == pytest.approx(share, abs=5e-3)
 
 
 def test_without_failures_saves_come_every_so_many_steps():

@@ -8,13 +8,13 @@ import pytest
 from seedbed.errors import DataError, TrainingError, UsageError
 from seedbed.files import write_json
 from training.launch import Worker, WorkerSpec
-from training.launch.local import LocalWorker
+from training.launch.local import LocalLauncher, LocalWorker
 from training.recipes import load_config, to_toml
 from training.run_directory import RunDirectory
 from training.supervisor import Supervisor
 
 
-class EndsWith:
+class EndsWith(LocalLauncher):
     """Starts processes that say why they fail, and end with a code."""
 
     def __init__(self, run: RunDirectory, code: int) -> None:

@@ -1,5 +1,6 @@
 """Names inside `checkpoints/`, and which steps exist."""
 
+import json
 import re
 import shutil
 from collections.abc import Collection
@@ -104,13 +105,31 @@ def abandon_after(run_dir: Path, step: int, attempt: int) -> list[int]:
     """Rename the steps after `step` out of the surviving chain; returns them."""
     later = [other for other in list_steps(run_dir) if other > step]
     for other in later:
-        path = step_dir(run_dir, other)
-        names = (f"abandoned-{number}-step-{other}" for number in range(attempt, attempt + 1000))
-        free = next(name for name in names if not path.with_name(name).exists())
-        path.rename(path.with_name(free))
+        _abandon(step_dir(run_dir, other), other, attempt)
     if later:
         fsync_dir(checkpoints_dir(run_dir))
     return later
+
+
+def make_way(run_dir: Path, step: int, attempt: int) -> None:
+    """Rename `step` out of the chain if an attempt before `attempt` wrote it, and came too late with it."""
+    path = step_dir(run_dir, step)
+    if path.is_dir() and attempt_of(path) < attempt:
+        _abandon(path, step, attempt)
+
+
+def attempt_of(path: Path) -> int:
+    """The attempt that wrote a step; 0 when that cannot be read."""
+    try:
+        return int(json.loads((path / MANIFEST).read_bytes()).get("attempt", 0))
+    except (OSError, ValueError, AttributeError):
+        return 0
+
+
+def _abandon(path: Path, step: int, attempt: int) -> None:
+    names = (f"abandoned-{number}-step-{step}" for number in range(attempt, attempt + 1000))
+    free = next(name for name in names if not path.with_name(name).exists())
+    path.rename(path.with_name(free))
 
 
 def retain(run_dir: Path, keep: int, keep_every: int, needed: Collection[int | None]) -> None:

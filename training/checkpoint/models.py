@@ -8,6 +8,7 @@ from torch import nn
 
 from data.tokenizers import find_tokenizer
 from models.families import build
+from models.heads import RewardModel
 from models.transformer import Transformer
 from seedbed.errors import CheckpointError, UsageError
 from training.checkpoint.layout import resolve
@@ -30,9 +31,10 @@ class LoadedModel:
 
     def decoder(self) -> Transformer:
         """The model, if it writes text token after token; UsageError for another kind."""
-        if not isinstance(self.model, Transformer):
+        if not isinstance(self.model, Transformer) or isinstance(self.model, RewardModel):
+            what = "reward model" if isinstance(self.model, RewardModel) else self.config.model.family
             raise UsageError(
-                f"{self.path} holds a {self.config.model.family}, which does not write text token by token",
+                f"{self.path} holds a {what}, which does not write text token by token",
                 "give the checkpoint of a decoder, such as a gpt2 or a llama",
             )
         return self.model

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seedbed.errors import CheckpointError, DamagedError, UsageError
+from seedbed.errors import CheckpointError, DamagedError, Unreadable, UsageError
 from seedbed.files import canonical_json, digest_of
 from training.checkpoint.layout import MANIFEST
 from training.checkpoint.tensors import TORCH_DTYPES, open_verified, raw_bytes, read_piece
@@ -32,12 +32,20 @@ class Checkpoint:
     def open(cls, path: Path) -> "Checkpoint":
         """Raises DamagedError for a manifest or files that are not what was written.
 
-        Any other CheckpointError, such as a newer format, means that the checkpoint may well be sound.
+        Any other DataError, such as of a newer format or of permissions, means that the checkpoint may well
+        be sound.
         """
+        if path.is_symlink():
+            raise CheckpointError(
+                f"{path} is a symbolic link to {path.resolve()}",
+                "copy the step itself here: what a link points to may change under a run",
+            )
         try:
             manifest = json.loads((path / MANIFEST).read_bytes())
         except (FileNotFoundError, ValueError) as error:
             raise DamagedError(f"{path / MANIFEST} cannot be read: {error}", "use another step") from None
+        except OSError as error:
+            raise Unreadable.because(path / MANIFEST, error) from None
         if not isinstance(manifest, dict):
             raise DamagedError(f"{path / MANIFEST} holds no JSON object", "use another step")
         # The digest comes first: a flipped bit in the version must not pass for a newer format.

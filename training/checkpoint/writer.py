@@ -24,6 +24,7 @@ from training.checkpoint.reader import FORMAT, VERSION
 from training.checkpoint.state_digest import digests, shown, together
 from training.checkpoint.tensors import DTYPES, write_tensors
 from training.engines.base import Shard
+from training.fence import refuse_superseded
 
 POLL_S = 0.01
 WAIT_S = 1.0
@@ -65,6 +66,7 @@ class Saver:
     own_failure: str = ""
     """Why this rank's part of the current save failed; the loop tells rank 0 through a reduction."""
     _thread: threading.Thread | None = None
+    _buffers: dict[tuple[str, tuple[int, ...]], Tensor] = field(default_factory=dict)
     _abort: threading.Event = field(default_factory=threading.Event)
     _written: threading.Event = field(default_factory=threading.Event)
 
@@ -75,11 +77,7 @@ class Saver:
         """
         started = time.perf_counter() if started is None else started
         self.wait()
-        copies = [
-            (s, s.local.to("cpu", copy=True).contiguous())
-            for s in shards
-            if s.local.numel() or not s.global_shape
-        ]
+        copies = self._copies(shards)
         self.own_failure = ""
         self._abort.clear()
         self._written.clear()
@@ -89,6 +87,33 @@ class Saver:
         )
         self._thread.start()
         return blocked_s
+
+    def _copies(self, shards: Iterable[Shard]) -> list[tuple[Shard, Tensor]]:
+        """The shards with their values in host memory, in buffers that are kept from save to save.
+
+        Fresh memory would be handed out page by page while the loop waits, and a GPU copies into memory that
+        is pinned at several times the speed.
+        """
+        copies, devices = [], set()
+        for shard in shards:
+            values = shard.local.detach()
+            if not values.numel() and shard.global_shape:
+                continue
+            buffer = self._buffers.get((shard.name, shard.offsets))
+            if buffer is None or buffer.shape != values.shape or buffer.dtype != values.dtype:
+                buffer = torch.empty(values.shape, dtype=values.dtype, pin_memory=values.is_cuda)
+                self._buffers[shard.name, shard.offsets] = buffer
+            buffer.copy_(values, non_blocking=True)
+            copies.append((shard, buffer))
+            devices |= {values.device} if values.is_cuda else set()
+        for device in devices:
+            torch.cuda.synchronize(device)
+        return copies
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is being written beside the loop."""
+        return self._thread is not None and self._thread.is_alive()
 
     def wait(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Until the save under way is finished, well or badly; calls `meanwhile` every second."""
@@ -166,6 +191,8 @@ class Saver:
     def _commit(self, temporary: Path, manifest: dict[str, Any]) -> tuple[int, str]:
         """Make the step of all parts; returns (its size, the digest of its state)."""
         receipts = self._gather_receipts(temporary)
+        attempt = manifest.get("attempt", 0)
+        refuse_superseded(self.run_dir, attempt)
         files = [receipt["file"] for receipt in receipts]
         tensors: dict[str, Any] = {}
         for receipt in receipts:
@@ -188,6 +215,7 @@ class Saver:
             "tensors": {name: {**entry, "sum": f"{sums[name]:016x}"} for name, entry in tensors.items()},
         }
         write_json(temporary / layout.MANIFEST, {**body, "digest": digest_of(body)})
+        layout.make_way(self.run_dir, manifest["step"], attempt)
         temporary.rename(layout.step_dir(self.run_dir, manifest["step"]))
         fsync_dir(layout.checkpoints_dir(self.run_dir))
         return sum(file["bytes"] for file in files), shown(sums)

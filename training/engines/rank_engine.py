@@ -14,6 +14,7 @@ from training.engines.base import Draw, Group, ReadShard, Shard
 from training.engines.compiled import CompiledBlocks
 from training.engines.loss_scale import LossScale
 from training.engines.recompute import recompute
+from training.objective_settings import BY_SAMPLE
 from training.sections import EngineConfig
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -31,8 +32,12 @@ class RankEngine(ABC):
         self._draw = draw
         self._config = config.optimizer
         layout = batch_layout(config)
-        is_classifier = getattr(config.model, "head", "") == "sequence_classification"
-        self._weight_per_step = layout.samples_per_step if is_classifier else config.batch.tokens_per_step
+        by_sample = (
+            getattr(config.model, "head", "") in ("sequence_classification", "reward")
+            or config.objective.name in BY_SAMPLE
+            or config.objective.per_example
+        )
+        self._weight_per_step = layout.samples_per_step if by_sample else config.batch.tokens_per_step
         self._begin_loss_scale()
 
     def _begin_loss_scale(self) -> None:

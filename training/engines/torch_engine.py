@@ -24,6 +24,7 @@ from training.engines.ownership import Owners
 from training.engines.rank_engine import RankEngine, fill, prepare_blocks
 from training.objectives import LossSum, Objective
 from training.optimizers import STEP, make_optimizer
+from training.trainable import trained_names
 
 
 class TorchEngine(RankEngine):
@@ -63,6 +64,10 @@ class TorchEngine(RankEngine):
     def prepare(cls, build: Callable[[], nn.Module], draw: Draw, config: Config, group: Group) -> Self:
         with torch.device("meta"):
             model = build()
+        if config.optimizer.trained != "all":
+            learning = trained_names(config.model, config.optimizer.trained)
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(name in learning)
         compiled = prepare_blocks(model, config.engine)
         cls._split(model, config, group)
         model.to_empty(device=group.device if config.engine.offload == "none" else "cpu")
@@ -315,7 +320,8 @@ class TorchEngine(RankEngine):
         # Optimizers create their state in their first step; one with no gradient and no learning
         # rate creates it, and what it does to weights is loaded over.
         for _, parameter in self._parameters:
-            parameter.grad = torch.zeros_like(parameter)
+            if parameter.requires_grad:
+                parameter.grad = torch.zeros_like(parameter)
         for parameter_group in self.optimizer.param_groups:
             parameter_group["lr"] = 0.0
         self._update()

@@ -6,8 +6,7 @@ from models.families import count_parameters
 from seedbed.errors import ConfigError
 from training.batch_layout import batch_layout
 from training.config import Config
-
-MAX_BUCKET = 50_000_000
+from training.engine_traits import MAX_ZERO_BUCKET
 
 
 def zero_settings(config: Config, stage: int) -> dict[str, Any]:
@@ -37,7 +36,7 @@ def zero_settings(config: Config, stage: int) -> dict[str, Any]:
     }
     settings = _merged(derived, config.engine.deepspeed, "engine.deepspeed")
     # Elements of a buffer that is allocated whole: no more than there are gradients.
-    bucket = min(MAX_BUCKET, count_parameters(config.model).total)
+    bucket = min(MAX_ZERO_BUCKET, count_parameters(config.model).total)
     settings["zero_optimization"].setdefault("reduce_bucket_size", bucket)
     return settings
 

@@ -1,6 +1,6 @@
 """The launcher protocol."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +23,8 @@ class Worker(Protocol):
     """A started worker."""
 
     name: str
+    place: str
+    """The host it is on; empty for this machine."""
 
     def poll(self) -> int | None:
         """Its exit code, or None while it runs; death by signal n is -n."""
@@ -47,5 +49,18 @@ class Worker(Protocol):
 
 class Launcher(Protocol):
     """Starts workers somewhere."""
+
+    last_words_s: float
+    """How long the fellows of a dead worker have to end by themselves and say what they saw; where machines
+    can be lost, as long as it takes to learn of it."""
+
+    def make_room(self, num_ranks: int, is_given_up: Callable[[], bool]) -> int:
+        """Have room for the next attempt, and return for how many workers: `num_ranks`, unless what there is
+        decides. Waits while there is too little; 0 once `is_given_up` says so."""
+        ...
+
+    def has_more_room(self) -> bool:
+        """Whether an attempt begun now would have more workers than the last one."""
+        ...
 
     def start(self, spec: WorkerSpec) -> Worker: ...

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from training.launch.base import Worker, WorkerSpec
@@ -12,13 +13,15 @@ from training.launch.base import Worker, WorkerSpec
 STACK_WAIT_S = 2.0
 STACK_FILE = "SEEDBED_STACK_FILE"
 """Environment: where a worker writes its stack when it gets SIGUSR1."""
+PARENT = "SEEDBED_PARENT_PID"
+"""Environment: the process that a worker does not outlive."""
 
 
 class LocalWorker:
     """A child process; `stack_path` is where it writes its stack when it is asked for it."""
 
     def __init__(self, name: str, process: subprocess.Popen[bytes], stack_path: Path | None = None) -> None:
-        self.name = name
+        self.name, self.place = name, ""
         self.pid = process.pid
         self._process = process
         self._stack_path = stack_path
@@ -64,6 +67,14 @@ class LocalWorker:
 class LocalLauncher:
     """Starts workers with Python's safe path, so that a user's own `data.py` cannot stand in for ours."""
 
+    last_words_s = 2.0
+
+    def make_room(self, num_ranks: int, is_given_up: Callable[[], bool]) -> int:
+        return num_ranks
+
+    def has_more_room(self) -> bool:
+        return False
+
     def start(self, spec: WorkerSpec) -> Worker:
         spec.log.parent.mkdir(parents=True, exist_ok=True)
         stack_path = spec.log.with_suffix(".stack")
@@ -73,7 +84,12 @@ class LocalLauncher:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **spec.environment, STACK_FILE: str(stack_path)},
+                env={
+                    **os.environ,
+                    **spec.environment,
+                    STACK_FILE: str(stack_path),
+                    PARENT: str(os.getpid()),
+                },
                 pass_fds=spec.inherited_files,
             )
         return LocalWorker(spec.name, process, stack_path)

@@ -11,6 +11,7 @@ say) is made one sum by `combine`, which has to know the weights of the whole st
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
 
@@ -76,3 +77,10 @@ def combine(parts: Mapping[str, LossSum], step_weights: Mapping[str, float]) -> 
             share = step_weights[reference] / step_weights[name] if step_weights[name] else 0.0
             total = total + share * part.total
     return LossSum(total, parts[reference].weight)
+
+
+def as_numbers(values: list[Tensor | None]) -> list[float]:
+    """Scalars of a device, fetched at once; None is 0."""
+    found = [value for value in values if value is not None]
+    numbers = iter(torch.stack(found).double().tolist() if found else [])
+    return [0.0 if value is None else next(numbers) for value in values]

@@ -1,0 +1,173 @@
+"""`seedbed plan`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cluster.commands.options import Json, Sets
+from cluster.output import command, emit, note
+from seedbed.errors import EXIT_USAGE, DataError, UsageError
+
+if TYPE_CHECKING:
+    from training.config import Config
+    from training.layout_search import Machines
+
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="[NUMBERx]DEVICE",
+        help="Devices to plan for, such as 8xH100; 'mine' measures this machine, which is the default.",
+    ),
+]
+Nodes = Annotated[
+    int | None, typer.Option("--nodes", min=1, help="Machines, each with the devices that --on names.")
+]
+Price = Annotated[float | None, typer.Option("--price", min=0, help="Of one device for one hour.")]
+Mttf = Annotated[
+    float | None,
+    typer.Option("--mttf", metavar="HOURS", min=1e-3, help="Mean time to failure of all machines together."),
+]
+Search = Annotated[bool, typer.Option("--search", help="Propose the fastest layouts that fit.")]
+
+
+@command
+def plan(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe, a .toml file, or a run directory.")],
+    on: On = None,
+    nodes: Nodes = None,
+    price: Price = None,
+    mttf: Mttf = None,
+    search: Search = False,
+    sets: Sets = None,
+    json: Json = False,
+) -> None:
+    """What a recipe will need, before it takes anything; for a run, predicted beside measured.
+
+    A layout that does not fit the devices of --on is planned all the same, and refused: exit code 2, unless
+    --search asks for those that do.
+    """
+    from cluster.render import measured_text
+    from cluster.render_plan import plan_text
+    from training.run_directory import is_run
+
+    asked = {"--on": on, "--nodes": nodes, "--price": price, "--mttf": mttf, "--search": search or None}
+    refused = None
+    if is_run(Path(recipe)):
+        value = _of_run(Path(recipe), [*asked.items(), ("--set", sets)])
+    elif (count := _of_mine(on)) is not None:
+        if nodes is not None:
+            raise UsageError("--nodes counts machines of the devices that --on names", "--on 8xH100")
+        ranks = [f"engine.num_ranks={count}"] if count else []
+        value = _here(recipe, [*(sets or []), *ranks], price, mttf, search)
+    else:
+        assert on is not None
+        value, refused = _elsewhere(recipe, sets or [], on, nodes, price, mttf, search)
+    emit(value, json=json, render=lambda v: "\n".join(filter(None, [plan_text(v), measured_text(v)])))
+    if refused:
+        # The notices say why; with --json, stderr does too.
+        if json:
+            note(f"error: {refused}")
+        raise SystemExit(EXIT_USAGE)
+
+
+def _of_mine(on: str | None) -> int | None:
+    """Ranks that are asked for on this machine, 0 for the recipe's; None when other devices are meant."""
+    if on is None:
+        return 0
+    from training.catalogue import MINE, parse_devices
+
+    count, name = parse_devices(on)
+    return (count or 0) if name == MINE else None
+
+
+def _of_run(path: Path, given: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The plan that a run was started with."""
+    from training.run_directory import RunDirectory, read_json
+
+    flags = [flag for flag, value in given if value]
+    if flags:
+        raise UsageError(
+            "a run's plan is what it was started with", f"leave out {flags[0]}, or plan the recipe"
+        )
+    found = RunDirectory(path).plan_path
+    value = read_json(found)
+    if not value:
+        raise DataError(f"{found} is missing or damaged", "plan the recipe that the run was started from")
+    return value
+
+
+def _here(
+    recipe: str, sets: list[str], price: float | None, mttf: float | None, search: bool
+) -> dict[str, Any]:
+    """On this machine, measured now; with how the data will be read, where they are built."""
+    from training.devices import resolve_hardware
+    from training.plan import make_plan, notices, proposals
+    from training.prepare import data_plan, machines_at_hand, sized
+    from training.recipes import load_config
+
+    config = sized(resolve_hardware(load_config(recipe, sets)))
+    machines = machines_at_hand(config)
+    value = make_plan(config, Path("runs"), machines=machines, price_per_device_hour=price, mttf_h=mttf)
+    if config.data.path or config.data.paths:
+        value["data"] = data_plan(config, value)
+    if search:
+        if machines is None:
+            raise UsageError("--search: what this machine's GPU can do is not known", "add --on 8xH100")
+        value["proposals"] = proposals(config, machines)
+    value["notices"] = notices(value)
+    return value
+
+
+def _elsewhere(
+    recipe: str,
+    sets: list[str],
+    on: str,
+    nodes: int | None,
+    price: float | None,
+    mttf: float | None,
+    search: bool,
+) -> tuple[dict[str, Any], UsageError | None]:
+    """(by calculation alone, without torch; why such a layout is refused)."""
+    from training.plan import layouts, make_plan, proposals, refusal
+
+    config, machines = _placed(recipe, sets, on, nodes)
+    value = make_plan(config, Path("runs"), machines=machines, price_per_device_hour=price, mttf_h=mttf)
+    value["layouts"] = layouts(config, machines)
+    if search:
+        value["proposals"] = proposals(config, machines)
+    refused = refusal(config, machines)
+    # The disk here is not theirs.
+    value["notices"] = [str(refused)] if refused else []
+    return value, None if search else refused
+
+
+def _placed(recipe: str, sets: list[str], on: str, nodes: int | None) -> "tuple[Config, Machines]":
+    """The configuration on the devices that are named, and these."""
+    from training.catalogue import device_named, parse_devices
+    from training.layout_search import Machines
+    from training.recipes import load_config
+
+    count, name = parse_devices(on)
+    device = device_named(name)
+    config = load_config(recipe, sets)
+    if count is None:
+        count = device.devices_per_node if nodes else config.engine.num_ranks
+    per_node = count if nodes else min(count, device.devices_per_node)
+    kind, precision = ("cuda" if device.is_gpu else "cpu"), config.engine.precision
+    placement = [f"engine.num_ranks={count * (nodes or 1)}", f"engine.device={kind}"]
+    if precision == "auto":
+        # All that the catalogue holds multiply it natively.
+        placement.append("engine.precision=bf16")
+    return _sized(load_config(recipe, [*sets, *placement])), Machines(device, per_node)
+
+
+def _sized(config: "Config") -> "Config":
+    """See `training.prepare.sized`, which is asked only when something is left to the data."""
+    open_fields = not config.model.vocab_size or getattr(config.model, "num_labels", None) == 0
+    if not (open_fields or config.data.path or config.data.paths):
+        return config
+    from training.prepare import sized
+
+    return sized(config)

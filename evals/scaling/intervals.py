@@ -1,0 +1,48 @@
+"""How far a fitted law can be trusted: bootstraps over the points, many at once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from evals.scaling.fit import DELTA, Fit, optima
+from evals.scaling.laws import Array, Law, Points
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Fits to points that were drawn again with replacement."""
+
+    names: tuple[str, ...]
+    thetas: Array
+    """[B, P]"""
+
+    def interval(self, of: Callable[[Law], float], level: float = 0.95) -> tuple[float, float]:
+        """Percentiles of a number that follows from the law."""
+        values = np.array([of(Law(self.names, theta)) for theta in self.thetas])
+        low, high = np.percentile(values, (50 - 50 * level, 50 + 50 * level))
+        return float(low), float(high)
+
+    def standard_error(self, of: Callable[[Law], float]) -> float:
+        """The deviation of a number that follows from the law."""
+        return float(np.std([of(Law(self.names, theta)) for theta in self.thetas], ddof=1))
+
+
+def bootstrap(
+    points: Points, found: Fit, num: int = 1000, *, seed: int = 0, delta: float = DELTA
+) -> Bootstrap:
+    """Fit `num` resamples, each from the optimum of all points and from one beside it; the better counts."""
+    draw = np.random.default_rng(seed)
+    counts = draw.multinomial(len(points), np.full(len(points), 1 / len(points)), size=num).astype(np.float64)
+    theta = found.law.theta
+    beside = theta.copy()
+    # Along the valley in which amplitudes and exponents trade: a different way down.
+    middle = np.log(points.quantities).mean(axis=0)
+    beside[2::2] *= 1.15
+    beside[1::2] += 0.15 / 1.15 * beside[2::2] * middle
+    ends = [
+        optima(points, np.tile(start, (num, 1)), objective=found.objective, delta=delta, weights=counts)
+        for start in (theta, beside)
+    ]
+    better = ends[1].values < ends[0].values
+    return Bootstrap(found.law.names, np.where(better[:, None], ends[1].points, ends[0].points))

@@ -1,0 +1,68 @@
+"""What fits on which hosts, what is said when it does not, and whose turn it is."""
+
+import pytest
+
+from cluster.placement import Host, Placement, check_feasible, decide, take
+from seedbed.errors import UsageError
+
+
+def host(name, cpus, used=0, gpus=0):
+    total = {"CPU": float(cpus), "GPU": float(gpus)}
+    return Host(name, total, {"CPU": float(cpus - used), "GPU": float(gpus)})
+
+
+HOSTS = [host("a", 2), host("b", 2, used=1), host("c", 1)]
+
+
+@pytest.mark.parametrize(
+    ("placement", "now", "alone"),
+    [
+        (Placement([1, 2, 3]), 3, 3),
+        (Placement([5]), 0, 5),
+        (Placement([6]), 0, 0),
+        (Placement([1, 2, 3], strategy="strict-spread"), 3, 3),
+        (Placement([1, 2, 3], strategy="strict-pack"), 2, 2),
+        (Placement([2], cpus=2.0), 0, 2),
+        (Placement([1], gpus=1.0), 0, 0),
+        (Placement([8], cpus=0.5), 8, 8),
+    ],
+)
+def test_the_largest_number_of_workers_for_which_there_is_room(placement, now, alone):
+    """An elastic run would wait for more than there is, or take less."""
+    assert (placement.largest(HOSTS), placement.largest(HOSTS, free=False)) == (now, alone)
+
+
+def test_what_is_infeasible_is_told_with_what_is_missing_and_what_would_fit():
+    """A run would be pending for ever, and nobody would know why."""
+    with pytest.raises(UsageError) as refused:
+        check_feasible(Placement([4], strategy="strict-spread"), HOSTS)
+    assert "4 hosts are needed and 3 could take one, 1 more" in refused.value.message
+    assert "--workers 3 --placement strict-spread" in refused.value.fix
+    with pytest.raises(UsageError) as refused:
+        check_feasible(Placement([9]), HOSTS)
+    assert "there is room for 5, 4 too few" in refused.value.message
+    with pytest.raises(UsageError) as refused:
+        check_feasible(Placement([1], gpus=1.0), HOSTS)
+    assert "no host can take even one worker: the largest has 2 CPU and 0 GPU" in refused.value.fix
+
+
+def test_who_is_first_is_not_overtaken_and_who_never_fits_holds_nobody_up():
+    """A large run would starve behind small ones, or a cluster stand still behind one that it cannot run."""
+    line = [("huge", 9, Placement([7])), ("large", 5, Placement([5])), ("small", 0, Placement([1]))]
+    starting, reasons = decide(line, HOSTS)
+    assert starting == []
+    assert "do not fit: there is room for 5, 2 too few" in reasons["huge"]
+    assert (
+        "next in the queue: needs 5 workers with 1 CPU each, pack; free now: a 2 of 2 CPU" in reasons["large"]
+    )
+    assert reasons["small"] == "3 of 3 in the queue (priority 0), behind large"
+
+
+def test_what_starts_together_does_not_take_the_same_room():
+    """Two runs would each hold part of what they need."""
+    line = [(name, 0, Placement([2])) for name in "xyz"]
+    starting, reasons = decide(line, HOSTS)
+    assert starting == ["x", "y"]
+    assert "next in the queue" in reasons["z"]
+    left = take(HOSTS, Placement([3], strategy="strict-spread"), 3)
+    assert sum(host.free["CPU"] for host in left) == 1
