@@ -16,6 +16,7 @@ from training.layout_search import Layout, Machines, assignments, every_engine_a
 from training.memory_plan import FLOAT, checkpoint_bytes_of_rank, memory_by_part, moments
 from training.save_interval import LEAST_COST_S, effective_share, young_daly_s
 from training.speed_plan import step_time
+from training.zero_settings import zero_settings
 
 DEVICE_HOURS_PER_FAILURE = 50_677
 """419 unexpected interruptions of 16,384 H100 in 54 days (Dubey et al. 2024, "The Llama 3 Herd of Models",
@@ -35,9 +36,12 @@ def make_plan(
     """`plan.json`: sizes, costs and the batch layout of `config`.
 
     Without `machines` no speed is predicted. `mttf_h` is the mean time to failure of all machines together,
-    in hours; unless given it is the configuration's, or what others have published.
+    in hours; unless given it is the configuration's, or what others have published. Raises ConfigError when
+    no layout makes the batch, or `engine.deepspeed` contradicts another field.
     """
     layout = batch_layout(config)
+    if config.engine.traits.is_zero:
+        zero_settings(config)
     count = count_parameters(config.model)
     flops = flops_per_token(config.model)
     tokens = config.run.steps * config.batch.tokens_per_step

@@ -14,7 +14,7 @@ from training.batch_layout import batch_layout
 from training.checkpoint import remote_copy
 from training.checkpoint.layout import abandon_after, list_steps, resolve, step_dir
 from training.checkpoint.reader import Checkpoint
-from training.config import Config, config_hash, differences, kind_of
+from training.config import Config, config_hash, differences, identity_of, kind_of
 from training.datasets import (
     digest,
     epochs,
@@ -113,7 +113,10 @@ def resume(
             f"to branch off with them: seedbed train --resume {run_path} --fork NEW_DIR --set ...",
         )
     config, dataset = _with_data(config, rebuild=True)
-    check_identity(run, {**run.record()["identity"], **dataset})
+    # Somebody may have edited config.toml; a field that the run was made without is at what it meant then.
+    recorded = run.record()["identity"]
+    now = {name: value for name, value in identity_of(config).items() if name in recorded}
+    check_identity(run, {**recorded, **now, **dataset})
     told = _continue(run, config)
     if from_step is not None:
         attempt = sum(event["kind"] == "attempt_launched" for event in read_events(run.path))
@@ -270,24 +273,27 @@ def sized(config: Config) -> Config:
 
 def _continue(run: RunDirectory, config: Config) -> list[str]:
     """Record what changed since the run was last started, and take it on."""
-    run.begin_session()
     changes = differences(run.config(), config)
-    if changes:
+    # Raises for what cannot be, before anything says otherwise.
+    plan = planned(config, run.path) if changes else None
+    run.begin_session()
+    told = []
+    if plan:
         text = ", ".join(f"{name} {before!r} -> {after!r}" for name, (before, after) in changes.items())
         run.event(
             "resumed", f"resumed with {text}", changes={name: list(pair) for name, pair in changes.items()}
         )
         record = {**run.record(), "config_hash": config_hash(config)}
-        plan = planned(config, run.path)
         write_json(run.plan_path, plan)
         write_json(run.path / "recipe.json", record)
         write_atomic(run.config_path, to_toml(config))
-        return [f"changed on resume: {text}"]
-    run.event("resumed", "resumed with the same configuration")
+        told.append(f"changed on resume: {text}")
+    else:
+        run.event("resumed", "resumed with the same configuration")
     steps = list_steps(run.path)
     if steps and steps[-1] >= config.run.steps:
-        return [f"the run is already at step {steps[-1]} of {config.run.steps}; raise run.steps to go on"]
-    return []
+        told.append(f"the run is already at step {steps[-1]} of {config.run.steps}; raise run.steps to go on")
+    return told
 
 
 def _check_same_data(parent: RunDirectory, config: Config, dataset: dict[str, Any]) -> None:

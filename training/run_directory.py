@@ -40,7 +40,11 @@ class RunDirectory:
         """Raises UsageError when `path` is not a run directory."""
         run = cls(path)
         if not is_run(path):
-            raise UsageError(f"{path} is not a run directory", "give the directory of a run that was started")
+            missing = [name for name in ("config.toml", "recipe.json") if not (path / name).is_file()]
+            lacks = f": it has no {' and no '.join(missing)}" if path.is_dir() else ""
+            raise UsageError(
+                f"{path} is not a run directory{lacks}", "give the directory of a run that was started"
+            )
         return run
 
     @property
@@ -144,6 +148,10 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / "run.lock").touch()
+        except FileExistsError as error:
+            raise UsageError(
+                f"{error.filename} is a file, so it cannot be a run directory", "choose another --run-dir"
+            ) from None
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"{self.path} cannot be used as a run directory: {error}", "choose another"

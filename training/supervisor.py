@@ -98,7 +98,7 @@ class Supervisor:
             # First the workers, then the last word on how the run ended.
             for worker in self._workers:
                 worker.kill()
-            step = int(read_json(self.run.heartbeat_path(0)).get("step", 0))
+            step = max(0, self._newest_step(), int(read_json(self.run.heartbeat_path(0)).get("step", 0)))
             self.run.event(state, message or f"finished at step {step}", step=step)
             self.run.write_status(state, step, message)
             self._show(tails)

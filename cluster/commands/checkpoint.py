@@ -72,10 +72,13 @@ def verify(checkpoint: RunOrStep, json: Json = False) -> None:
         )
         return
     damaged = [row for row in rows if not row["sound"]]
-    raise CheckpointError(
-        "; ".join(str(row["problem"]) for row in damaged),
-        "resume the run: it puts damaged steps aside and uses the newest sound one",
-    )
+    if len(damaged) < len(rows):
+        fix = "resume the run: it puts damaged steps aside and uses the newest sound one"
+    elif steps:
+        fix = "no step is sound: if the run has a copy, `seedbed checkpoint fetch URL NEW_DIR` gets it"
+    else:
+        fix = "use another step of the run"
+    raise CheckpointError("; ".join(str(row["problem"]) for row in damaged), fix)
 
 
 @app.command("fetch")

@@ -276,12 +276,20 @@ def test_identity_may_not_change_on_resume_but_schedule_and_placement_may(tmp_pa
     assert "data.digest" in resume(run, "--set", "data.vocab_size=1000", code=2)
     output = train(run, code=2, run__seed=7)
     assert "run.seed: 0 in the run, 7 now" in output
+    file = run / "config.toml"
+    sound = file.read_text()
+    file.write_text(sound.replace("lr = 0.0025", "lr = 0.005"))
+    assert "optimizer.lr: 0.0025 in the run, 0.005 now" in resume(run, code=2)
+    file.write_text(sound)
+    output = resume(run, "--set", "eval.every_steps=7")
+    assert "changed on resume: eval.every_steps" in output
+    assert f"already at step {STEPS} of {STEPS}" in output
     resume(run, "--set", f"run.steps={STEPS + 4}", "--set", "engine.num_ranks=1")
     assert layout.list_steps(run)[-1] == STEPS + 4
     changes = [
         event["changes"] for event in read_events(run) if event["kind"] == "resumed" and "changes" in event
     ]
-    assert changes == [{"run.steps": [STEPS, STEPS + 4], "engine.num_ranks": [2, 1]}]
+    assert changes[1:] == [{"run.steps": [STEPS, STEPS + 4], "engine.num_ranks": [2, 1]}]
 
 
 def test_fork_branches_off_and_init_from_takes_weights_alone(tmp_path, undisturbed):

@@ -8,13 +8,14 @@ import torch
 
 from seedbed.errors import ConfigError
 from training.engines.zero import boxes
-from training.engines.zero_settings import zero_settings
+from training.plan import make_plan
 from training.recipes import load_config
+from training.zero_settings import zero_settings
 
 
 def settings(deepspeed: str, *assignments: str) -> dict[str, Any]:
     given = ["engine.name=zero2", f"engine.deepspeed={deepspeed}", "optimizer.clip_norm=0.5", *assignments]
-    return zero_settings(load_config("gpt-demo", given), 2)
+    return zero_settings(load_config("gpt-demo", given))
 
 
 def test_more_settings_of_deepspeed_go_along_and_contradict_nothing():
@@ -29,6 +30,22 @@ def test_more_settings_of_deepspeed_go_along_and_contradict_nothing():
         settings("{zero_optimization = 3}")
     with pytest.raises(ConfigError, match=r"offload_optimizer\.device = 'cpu' contradicts 'none'"):
         settings('{zero_optimization = {offload_optimizer = {device = "cpu"}}}')
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ("{train_batch_size = 3}", r"engine\.deepspeed\.train_batch_size = 3 contradicts 8"),
+        ("{optimizer = {type = 'Adam'}}", r"engine\.deepspeed\.optimizer would stand beside \[optimizer\]"),
+        ("{bf16 = {enabled = true}}", r"engine\.deepspeed\.bf16\.enabled = True contradicts False"),
+    ],
+)
+def test_the_plan_refuses_what_deepspeed_would_refuse(given, problem, tmp_path):
+    """A launched run would find it out, and try it as often as it restarts."""
+    assignments = ["engine.name=zero2", "engine.num_ranks=2", "data.vocab_size=500", "model.vocab_size=500"]
+    config = load_config("gpt-demo", [*assignments, f"engine.deepspeed={given}"])
+    with pytest.raises(ConfigError, match=problem):
+        make_plan(config, tmp_path)
 
 
 def test_offloading_is_passed_on():

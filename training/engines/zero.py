@@ -21,9 +21,9 @@ from models.families import learning_rate_scale
 from training.config import Config
 from training.engines.base import Draw, Group, ReadShard, Shard
 from training.engines.rank_engine import RankEngine, fill, prepare_blocks
-from training.engines.zero_settings import zero_settings
 from training.objectives import LossSum, Objective
 from training.optimizers import make_optimizer
+from training.zero_settings import zero_settings
 
 
 class Part(NamedTuple):
@@ -56,7 +56,7 @@ class ZeroEngine(RankEngine):
         self._engine, *_ = deepspeed.initialize(
             model=_Run(model),
             optimizer=optimizer,
-            config=zero_settings(config, self.stage),
+            config=zero_settings(config),
             dist_init_required=False,
         )
         self._optimizer: torch.optim.Optimizer = self._engine.optimizer.optimizer
@@ -69,7 +69,7 @@ class ZeroEngine(RankEngine):
     def prepare(cls, build: Callable[[], nn.Module], draw: Draw, config: Config, group: Group) -> Self:
         deepspeed = _joined(group)
         if cls.stage == 3:
-            with deepspeed.zero.Init(config_dict_or_path=zero_settings(config, cls.stage)):
+            with deepspeed.zero.Init(config_dict_or_path=zero_settings(config)):
                 model = build()
         else:
             with torch.device("meta"):

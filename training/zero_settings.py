@@ -1,4 +1,7 @@
-"""DeepSpeed's configuration, derived from ours; a user adds to it, and contradicts nothing."""
+"""DeepSpeed's configuration, derived from ours; a user adds to it, and contradicts nothing.
+
+Does not import torch.
+"""
 
 from typing import Any
 
@@ -8,19 +11,35 @@ from training.batch_layout import batch_layout
 from training.config import Config
 from training.engine_traits import MAX_ZERO_BUCKET
 
+_OURS = {
+    "optimizer": "[optimizer]",
+    "scheduler": "[schedule]",
+    "amp": "engine.precision",
+    "elasticity": "batch.tokens_per_step",
+    "curriculum_learning": "[data]",
+    "data_efficiency": "[data]",
+}
+"""Tables of DeepSpeed that would do what a table or field of ours does -> that one."""
 
-def zero_settings(config: Config, stage: int) -> dict[str, Any]:
+
+def zero_settings(config: Config) -> dict[str, Any]:
     """What `deepspeed.initialize` is given: what follows from our fields, and `engine.deepspeed` beside it.
 
     Raises ConfigError when the latter gives another value to what follows from a field.
     """
+    if taken := sorted(_OURS.keys() & config.engine.deepspeed.keys()):
+        raise ConfigError(
+            f"engine.deepspeed.{taken[0]} would stand beside {_OURS[taken[0]]}, which decides that",
+            f"leave it out, and set {_OURS[taken[0]]}",
+        )
     layout = batch_layout(config)
-    zero: dict[str, Any] = {"stage": stage}
+    zero: dict[str, Any] = {"stage": int(config.engine.name.removeprefix("zero"))}
     host = {"device": "cpu", "pin_memory": config.engine.device == "cuda"}
     offloaded = {"none": (), "optimizer": ("optimizer",), "parameters": ("optimizer", "param")}
     for part in ("optimizer", "param"):
         zero[f"offload_{part}"] = host if part in offloaded[config.engine.offload] else {"device": "none"}
     derived: dict[str, Any] = {
+        "train_batch_size": layout.micro_batch_size * layout.turns * layout.num_ranks,
         "train_micro_batch_size_per_gpu": layout.micro_batch_size,
         "gradient_accumulation_steps": layout.turns,
         "gradient_clipping": config.optimizer.clip_norm,
