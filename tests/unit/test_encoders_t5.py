@@ -178,7 +178,10 @@ def test_loss_gradients_and_round_trip_equal_the_reference(changes, change, tmp_
     names = T5Format().names(config)
     assert len(gradients) == len(names)
     for name, parameter in ours.named_parameters():
-        torch.testing.assert_close(parameter.grad, gradients[names[name]], atol=1e-5, rtol=0, msg=name)
+        expected_gradient = gradients[names[name]]
+        # Some are near 10, where the last bits of float32 are larger, and depend on the CPU.
+        atol = 1e-5 * max(1.0, expected_gradient.abs().max().item())
+        torch.testing.assert_close(parameter.grad, expected_gradient, atol=atol, rtol=0, msg=name)
         assert parameter.grad.abs().max() > 1e-5, name
 
     export_encoder(config, tensors, tmp_path / "ours")
