@@ -5,43 +5,14 @@
 `soak` takes 20 minutes, `recovery` some 8. Figures are of moments: nothing else should run on the machine.
 """
 
-import argparse
-import os
-import platform
 import sys
 from pathlib import Path
 
-import torch
-
 SECTIONS = ("saves", "tracker", "recovery", "soak")
 
-
-def main() -> int:
-    """Run the sections; 1 when one of them failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="sizes and numbers that take seconds")
-    parser.add_argument("--only", choices=SECTIONS, action="append", help="one section; repeatable")
-    parser.add_argument("--out", type=Path, help="write the JSON here too")
-    asked = parser.parse_args()
+if __name__ == "__main__":
     # Last, since this folder holds files with the names of packages.
     sys.path.append(str(Path(__file__).parent))
-    from data_bench.machine import cpu_name, run_sections
+    from data_bench.machine import run_sections
 
-    results = {
-        "benchmark": "reliability",
-        "quick": asked.quick,
-        "machine": {
-            "cpu": cpu_name(),
-            "cores": len(os.sched_getaffinity(0)),
-            "load_at_start": os.getloadavg()[0],
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-        },
-    }
-    return run_sections(
-        results, "reliability_bench", asked.only or SECTIONS, quick=asked.quick, out=asked.out
-    )
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_sections(__doc__ or "", "reliability_bench", SECTIONS))
