@@ -159,8 +159,9 @@ def test_clocks_that_jump_change_nothing(tmp_path, undisturbed, table):
 @pytest.mark.parametrize(("kind", "cause"), [("exception", "program"), ("kill", "infrastructure")])
 def test_a_crash_loop_ends_and_what_was_saved_is_gone_on_from(tmp_path, undisturbed, table, kind, cause):
     run = tmp_path / "run"
-    output = finish(start(run, [{"kind": kind, "rank": 1, "step": 8}], run__steps=STEPS), code=4)
-    assert f"({cause}: 3 of " in output
+    faults = slowly({"kind": kind, "rank": 1, "step": 8})
+    output = finish(start(run, faults, run__steps=STEPS), code=4)
+    assert f"{cause}: 3 of " in output
     assert "the last 4 attempt(s) without a new checkpoint" in output or cause == "program"
     finish(start(run, [], resume=True))
     assert state_hash(run) == state_hash(undisturbed(STEPS))
