@@ -29,7 +29,10 @@ def test_a_stopped_rank_is_named_with_its_stack_and_the_run_goes_on(tmp_path):
     assert "; its process was stopped by a signal; it was in File" in hang["message"]
     assert "faulty_step" in hang["stacks"]["1"]
     assert "rank(s) 0 wait for it" in hang["message"]
-    assert "! restarting all ranks from step 5 (restart 1; infrastructure: 1 of 10)" in output
+    # It is woken up to tell its stack, and may come to the next save before it is ended.
+    assert re.search(
+        r"! restarting all ranks from step (5|10) \(restart 1; infrastructure: 1 of 10\)", output
+    )
     finish(start(whole, [], **QUICK))
     assert state_hash(run) == state_hash(whole)
 
@@ -43,7 +46,6 @@ def test_ranks_whose_steps_are_long_are_not_taken_for_hanging(tmp_path):
     assert not events(tmp_path / "run", "hang")
 
 
-@pytest.mark.unproven
 @pytest.mark.long
 def test_a_rank_that_keeps_the_others_waiting_is_named_and_let_be(tmp_path):
     """Its steps are as long as everybody's: nothing else would tell who is slow."""
@@ -52,7 +54,7 @@ def test_a_rank_that_keeps_the_others_waiting_is_named_and_let_be(tmp_path):
     output = finish(start(run, slow, guards__pace_every=4, run__steps=20))
     (told,) = events(run, "slow_rank")
     assert told["rank"] == 1
-    assert "! rank 1 comes to its micro-batches 0.2" in output
+    assert re.search(r"! rank 1 comes to its micro-batches 0\.(19|2)\d* s after the others", output)
     assert not events(run, "restarted")
 
 

@@ -12,7 +12,6 @@ from tests.mlflow_server import Server, steps_of, the_run, wait_for
 from training.metrics import read_events, surviving_rows
 from training.tracking import replay
 
-pytestmark = pytest.mark.unproven
 STEPS = 40
 
 
