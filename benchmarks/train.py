@@ -2,7 +2,7 @@
 
     python -P benchmarks/train.py [--quick] [--only NAME] [--out FILE]
 
-The peers (transformers, accelerate, litgpt) need an environment of their own: `make peers` creates
+The peers (transformers, accelerate, litgpt, trl) need an environment of their own: `make peers` creates
 .venv-train-peers, and $SEEDBED_TRAIN_PEERS may name the Python of another. Without it, the comparison with
 them is left out, and says so. What is compared runs in turn, in processes of its own, and a ratio is one of
 neighbours in time. Threads wait for each other: on a machine that does other work too, figures mean nothing.
@@ -11,7 +11,7 @@ neighbours in time. Threads wait for each other: on a machine that does other wo
 import sys
 from pathlib import Path
 
-SECTIONS = ("throughput", "ranks", "exact", "loop", "memory")
+SECTIONS = ("throughput", "sft", "ranks", "exact", "loop", "memory")
 
 if __name__ == "__main__":
     # Last, since this folder holds files with the names of packages.

@@ -1,5 +1,6 @@
 """Submitting a run to a cluster: planned, placed, prepared, its code copied, then put into the queue."""
 
+import math
 import secrets
 import time
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from seedbed.errors import ConfigError, UsageError
 from seedbed.files import write_json
 from training import prepare
 from training.batch_layout import batch_layout
+from training.catalogue import known_gpu
 from training.checkpoint.layout import list_steps
 from training.config import Config
 from training.run_directory import RunDirectory, is_run, read_json
@@ -133,10 +135,11 @@ def check_plan(plan: dict[str, Any], available: list[Host], *, force: bool) -> N
     """Raises UsageError when memory or disk of the plan cannot suffice; `force` only says so."""
     problems = []
     needed = plan["memory_bytes_per_device"]["total"]
-    most = max((host.total.get("memory", 0.0) for host in available), default=0.0)
-    if plan["device"] == "cpu" and most < needed:
+    where = "host" if plan["device"] == "cpu" else "GPU"
+    sizes = [_memory_of(host, plan["device"]) for host in available]
+    if needed > (most := max(sizes, default=0.0)):
         problems.append(
-            f"a worker needs {needed / 1e9:.1f} GB of memory, the largest host has {most / 1e9:.1f} GB"
+            f"a worker needs {needed / 1e9:.1f} GB of memory, the largest {where} has {most / 1e9:.1f} GB"
         )
     disk = plan["checkpoint_bytes"] * (plan["checkpoints_kept"] + 1)
     if disk > plan["disk_free_bytes"]:
@@ -150,6 +153,20 @@ def check_plan(plan: dict[str, Any], available: list[Host], *, force: bool) -> N
             f"the plan does not fit: {'; '.join(problems)}",
             "make the model, the batch or what is kept smaller, spread it over more workers; or say --force",
         )
+
+
+def _memory_of(host: Host, device: str) -> float:
+    """Bytes for one worker on a host: the host's own, or those of its GPUs, without end if these are unknown.
+
+    Ray says of which kind they are by the name of a resource, such as `accelerator_type:H100`.
+    """
+    if device == "cpu":
+        return host.total.get("memory", 0.0)
+    if not host.total.get("GPU"):
+        return 0.0
+    kinds = [name.partition(":")[2] for name in host.total if name.startswith("accelerator_type:")]
+    known = [gpu for kind in kinds if (gpu := known_gpu(kind))]
+    return max((gpu.memory_bytes for gpu in known), default=math.inf)
 
 
 def _settings(recipe: str, sets: list[str], ask_: Ask) -> list[str]:

@@ -171,6 +171,14 @@ class ModelConfig(BaseModel):
     """The output head is the embedding's transpose."""
     initialization: Literal["gpt2", "lecun", "xavier", "he", "orthogonal"] = "gpt2"
     """Initial matrices: normal of deviation 0.02 and less at residual outputs, or by inputs and outputs."""
+    lora_rank: int = Field(0, ge=0)
+    """Rank of low-rank adapters on the linear layers of blocks, to be trained in their place; 0 is none."""
+    lora_alpha: int = Field(16, ge=1)
+    """What an adapter computes is multiplied by `lora_alpha` / `lora_rank`."""
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    """Probability of zeroing, before an adapter."""
+    lora_layers: Literal["attention", "all"] = "all"
+    """The layers that have adapters: those of attention, or those of MLPs too (experts and routers never)."""
     mup_base_width: int = Field(0, ge=0)
     """Width of the model that the learning rate was found for, to keep it (muP); 0 is no such scaling."""
     mup_base_head_width: int = Field(0, ge=0)
@@ -253,6 +261,13 @@ class ModelConfig(BaseModel):
                 "muP needs keys and values that widen with the model: with multi-query attention, grow "
                 "model.head_width in place of model.num_heads"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_fit(self) -> "ModelConfig":
+        if self.lora_rank and (self.mup_base_width or self.latent_width):
+            other = "muP" if self.mup_base_width else "latent attention"
+            raise ValueError(f"model.lora_rank does not go with {other}: leave out model.lora_rank")
         return self
 
     def _experts_fit(self) -> None:

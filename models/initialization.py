@@ -18,7 +18,7 @@ import numpy as np
 
 from models import mup
 from models.config import ModelConfig
-from models.sizes import Shapes, parameter_shapes, reward_head_shapes
+from models.sizes import LORA_A, LORA_B, Shapes, parameter_shapes, reward_head_shapes
 from seedbed.randomness import generator
 
 if TYPE_CHECKING:
@@ -43,10 +43,12 @@ def initial_values(name: str, start: int, stop: int, config: ModelConfig, seed: 
 
     Biases are zero, norm gains one, embeddings normal; matrices by `config.initialization`.
     """
-    if name.endswith((".bias", ".log_temperature")):
+    if name.endswith((".bias", ".log_temperature", LORA_B)):
         return np.zeros(stop - start, np.float32)
     if "norm." in name:
         return np.ones(stop - start, np.float32)
+    if name.endswith(LORA_A):
+        return standard_normal(name, start, stop, seed) * np.float32(adapter_deviation(name, config))
     if config.initialization != "gpt2" and name not in TABLES:
         return scheme_values(name, start, stop, _shapes(config)[name], config.initialization, seed)
     return standard_normal(name, start, stop, seed) * np.float32(standard_deviation(name, config))
@@ -64,6 +66,11 @@ def standard_deviation(name: str, config: ModelConfig) -> float:
         return 1 / math.sqrt((config.mup_base_width or config.width) + 1)
     num_sums = 2 * config.num_layers if name.endswith(RESIDUAL_OUTPUTS) else 1
     return GPT2_STD / math.sqrt(num_sums) * mup.initial_scale(name, config)
+
+
+def adapter_deviation(name: str, config: ModelConfig) -> float:
+    """1/sqrt(3 n) for n inputs: that of the uniform numbers which the code of Hu et al. 2021 (LoRA) draws."""
+    return 1 / math.sqrt(3 * _shapes(config)[name][-1])
 
 
 def scheme_values(

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from models.config import ModelConfig
 
 Shapes = dict[str, tuple[int, ...]]
+LORA_A, LORA_B = ".lora_A", ".lora_B"
+"""How the two matrices of an adapter are named, after their layer."""
 
 
 def parameter_shapes(config: ModelConfig) -> Shapes:
@@ -19,6 +21,7 @@ def parameter_shapes(config: ModelConfig) -> Shapes:
         mlp = _experts(config) if config.has_experts(layer) else _dense_mlp(config)
         parts = attention | mlp | _norm(config, "attention_norm") | _norm(config, "mlp_norm")
         shapes |= {f"blocks.{layer}.{name}": shape for name, shape in parts.items()}
+        shapes |= _adapters(config, {f"blocks.{layer}.{name}": shape for name, shape in parts.items()})
     if config.norm_placement == "pre":
         shapes |= _norm(config, "norm")
     if config.head == "reward":
@@ -26,6 +29,30 @@ def parameter_shapes(config: ModelConfig) -> Shapes:
     elif not config.tie_embeddings:
         shapes["head.weight"] = (V, D)
     return shapes
+
+
+def is_adapted(name: str, config: ModelConfig) -> bool:
+    """Whether matrix `name` has an adapter."""
+    places = (".attention.",) if config.lora_layers == "attention" else (".attention.", ".mlp.")
+    return (
+        config.lora_rank > 0
+        and name.startswith("blocks.")
+        and name.endswith(".weight")
+        and any(place in name for place in places)
+        and not name.endswith((".router.weight", ".shared_gate.weight", "norm.weight"))
+    )
+
+
+def _adapters(config: ModelConfig, shapes: Shapes) -> Shapes:
+    found: Shapes = {}
+    for name, shape in shapes.items():
+        if is_adapted(name, config):
+            layer = name.removesuffix(".weight")
+            found |= {
+                layer + LORA_A: (config.lora_rank, shape[1]),
+                layer + LORA_B: (shape[0], config.lora_rank),
+            }
+    return found
 
 
 def reward_head_shapes(config: ModelConfig) -> Shapes:

@@ -22,6 +22,7 @@ from models.config import ModelConfig
 from models.drop_path import drop_path, drop_rate
 from models.experts import MixtureOfExperts
 from models.latent_attention import LatentAttention
+from models.lora import adapt
 from models.masks import attention_mask
 from models.mlp import make_mlp
 from models.mup import output_multiplier
@@ -86,6 +87,7 @@ class Transformer(nn.Module):
         self.norm = make_norm(config) if config.norm_placement == "pre" else None
         self.head = None if config.tie_embeddings else nn.Linear(config.width, config.vocab_size, bias=False)
         self.multiplier = output_multiplier(config)
+        adapt(self)
 
     def forward(
         self,

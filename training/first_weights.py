@@ -5,6 +5,7 @@ from pathlib import Path
 from data.shards import Dataset
 from data.tokenizers import find_tokenizer
 from models.families import is_head, parameter_shapes
+from models.sizes import LORA_A, LORA_B
 from seedbed.errors import ConfigError
 from training.checkpoint.layout import LABELS, resolve
 from training.checkpoint.reader import Checkpoint
@@ -18,6 +19,10 @@ from training.trainable import trained_names
 
 FREE_OF_WEIGHTS = (
     "head",
+    "lora_rank",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_layers",
     "num_labels",
     "initialization",
     "dropout",
@@ -88,7 +93,8 @@ def check_tokenizer(checkpoint: Checkpoint, dataset: Dataset) -> None:
 def check_shapes(checkpoint: Checkpoint, config: Config, *, other_head: bool = False) -> list[str]:
     """Raises ConfigError when the stored weights are not those of `config.model`.
 
-    With `other_head`, heads may differ; returns the parameters that the checkpoint has no values for.
+    With `other_head`, heads may differ and adapters be new; returns the parameters that the checkpoint has
+    no values for.
     """
     expected = {name: list(shape) for name, shape in parameter_shapes(config.model).items()}
     stored = {
@@ -97,7 +103,13 @@ def check_shapes(checkpoint: Checkpoint, config: Config, *, other_head: bool = F
     }
     differing = [name for name in sorted({*expected, *stored}) if expected.get(name) != stored.get(name)]
     for name in differing:
-        if not (other_head and is_head(config.model, name)):
+        is_new = name in expected and name not in stored and name.endswith((LORA_A, LORA_B))
+        if not (other_head and (is_head(config.model, name) or is_new)):
+            if name in stored and name.endswith((LORA_A, LORA_B)):
+                raise ConfigError(
+                    f"{checkpoint.path} has adapters, and the model that is asked for has none",
+                    "merge them first: seedbed export CHECKPOINT FOLDER, then seedbed import FOLDER NEW_DIR",
+                )
             raise ConfigError(
                 f"{checkpoint.path} does not fit [model]: 'model/{name}' has shape "
                 f"{stored.get(name, 'none')} in the checkpoint and {expected.get(name, 'none')} in the model",

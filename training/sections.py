@@ -87,9 +87,10 @@ class OptimizerConfig(Section):
     clip_value: float = Field(0.0, ge=0)
     """Largest absolute value of a gradient's element, after the norm; 0 turns it off."""
 
-    trained: str = Field("all", pattern=r"^(all|head|last:[1-9][0-9]*)$")
+    trained: str = Field("all", pattern=r"^(all|head|lora|last:[1-9][0-9]*)$")
     """Which parameters learn: "all"; "head": that of the model alone, with a last norm before it; "last:N":
-    the last N blocks and what comes after them. The others keep their values and have no optimizer state."""
+    the last N blocks and what comes after them; "lora": the adapters of model.lora_rank, and a reward's head.
+    The others keep their values and have no optimizer state."""
     ema_decay: float = Field(0.0, ge=0, lt=1)
     """Of an exponential moving average of the weights, kept beside them in fp32: 0.999 averages over about
     1,000 steps. Validation scores it too; export and generate take it with --ema. 0 keeps none."""

@@ -1,10 +1,11 @@
-"""Which parameters learn, by name: all, those of the head, or those of the last blocks too."""
+"""Which parameters learn, by name: all, adapters, those of the head, or those of the last blocks too."""
 
 import re
 from collections.abc import Iterable
 
 from models.config import ModelConfig
 from models.families import AnyModelConfig, block_of, parameter_shapes
+from models.sizes import LORA_A, LORA_B
 from models.t5.config import T5Config
 from seedbed.errors import ConfigError
 
@@ -15,6 +16,15 @@ AFTER_BLOCKS = (*HEADS, "norm.")
 def trained_names(model: AnyModelConfig, trained: str) -> frozenset[str]:
     """The parameters that `optimizer.trained` names; ConfigError when the model has none such."""
     names = list(parameter_shapes(model))
+    adapters = {name for name in names if name.endswith((LORA_A, LORA_B))}
+    if bool(adapters) != (trained == "lora"):
+        raise ConfigError(
+            f'optimizer.trained = "{trained}" and model.lora_rank = {getattr(model, "lora_rank", 0)}: '
+            "adapters learn alone, and only where there are some",
+            'set optimizer.trained = "lora" and a model.lora_rank, or neither',
+        )
+    if adapters:
+        return frozenset(adapters | {name for name in names if name.startswith("reward.")})
     if trained == "all":
         return frozenset(names)
     if isinstance(model, T5Config):

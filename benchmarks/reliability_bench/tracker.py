@@ -33,7 +33,8 @@ def run(quick: bool) -> dict[str, Any]:
         "engine.threads_per_rank": 2,
         "tracking.mlflow": True,
         "tracking.uri": f"http://127.0.0.1:{port}",
-        "run.steps": length * (2 * pairs + 4),
+        # A stretch takes up to two steps more, while it is found out that it has begun and ended.
+        "run.steps": (length + 3) * (2 * pairs + 4),
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run"

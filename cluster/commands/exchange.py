@@ -33,10 +33,16 @@ def export(
     checkpoint: RunOrStep,
     out: Annotated[Path, typer.Argument(help="Folder to write; must not hold anything yet.")],
     ema: Annotated[bool, typer.Option("--ema", help="The moving averages of its weights.")] = False,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="Its low-rank adapters alone, for peft.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Write a checkpoint as a Hugging Face folder: config, safetensors, tokenizer, chat template."""
+    """Write a checkpoint as a Hugging Face folder: config, safetensors, tokenizer, chat template.
+
+    Low-rank adapters are merged into the weights.
+    """
     from training.checkpoint.exchange import export_checkpoint
 
-    path = export_checkpoint(checkpoint, out, ema=ema)
+    path = export_checkpoint(checkpoint, out, ema=ema, adapter=adapter)
     emit({"folder": str(path)}, json=json, render=lambda v: v["folder"])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from models.attention import Attention
 from models.experts import Experts, MixtureOfExperts, Network
 from models.latent_attention import LatentAttention
+from models.lora import merged
 from models.mlp import GeluMLP, SwiGLU
 from models.transformer import Transformer
 
@@ -146,9 +147,11 @@ def pack(model: Transformer) -> Transformer:
 
 def share(model: Transformer) -> Transformer:
     """A model in eval mode with the parameters of `model`, which stays in the mode that it is in."""
+    # The products that are packed are of whole weights.
+    config, tensors = merged(model.config, model.state_dict())
     with torch.device("meta"):
-        shared = Transformer(model.config)
-    shared.load_state_dict(model.state_dict(), assign=True)
+        shared = Transformer(config)
+    shared.load_state_dict(tensors, assign=True)
     return shared.eval()
 
 

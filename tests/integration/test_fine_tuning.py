@@ -213,6 +213,35 @@ def test_what_is_frozen_stays_to_the_bit(data, pretrained, tmp_path, engine, tra
     assert len(losses(run)) == 6
 
 
+@pytest.mark.parametrize("engine", ["ddp", "fsdp"])
+def test_adapters_learn_alone_and_are_merged_or_published(data, pretrained, tmp_path, seedbed_cli, engine):
+    """The base would drift under its adapter, and what is scored would not be what was trained."""
+    path = recipe(
+        tmp_path, data["sft"], "sft", steps=8, optimizer='trained = "lora"', engine=f'name = "{engine}"',
+        model="lora_rank = 4\nlora_dropout = 0.1",
+    )  # fmt: skip
+    run = trained(tmp_path, path, "run", init_from=pretrained)
+    assert np.mean(losses(run)[-2:]) < losses(run)[0]
+    sides = [Checkpoint.open(step_dir(one, 8)) for one in (pretrained, run)]
+    shapes = {name: tuple(sides[0].manifest["tensors"][name]["shape"]) for name in sides[0].names("model/")}
+    for name, shape in shapes.items():
+        assert torch.equal(*(side.read(name, shape) for side in sides)), name
+    state = {name.split("/")[1] for name in sides[1].names("optimizer/")} - {"step"}
+    assert state
+    assert all(name.endswith((".lora_A", ".lora_B")) for name in state)
+    merged = load_model(run)
+    assert merged.config.model.lora_rank == 0
+    assert not any(".lora_" in name for name, _ in merged.model.named_parameters())
+    again, _ = resume(run, ["run.steps=9"])
+    train(again, tmp_path / "again")
+    for flags, file in ((["--adapter"], "adapter_model.safetensors"), ([], "model.safetensors")):
+        outcome = seedbed_cli("export", run, tmp_path / file, *flags)
+        assert outcome.code == 0, outcome.stderr
+        assert (tmp_path / file / file).is_file()
+    with pytest.raises(ConfigError, match="has adapters, and the model that is asked for has none"):
+        start(recipe(tmp_path, data["sft"], "sft", "plain"), [], tmp_path / "plain", run)
+
+
 def test_running_text_is_mixed_in(data, pretrained, tmp_path):
     path = recipe(tmp_path, "", "sft", steps=6)
     paths = f'data.paths={{chat="{data["sft"]}", text="{data["text"]}"}}'

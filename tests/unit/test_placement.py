@@ -3,6 +3,7 @@
 import pytest
 
 from cluster.placement import Host, Placement, check_feasible, decide, take
+from cluster.submission import check_plan
 from seedbed.errors import UsageError
 
 
@@ -66,3 +67,30 @@ def test_what_starts_together_does_not_take_the_same_room():
     assert "next in the queue" in reasons["z"]
     left = take(HOSTS, Placement([3], strategy="strict-spread"), 3)
     assert sum(host.free["CPU"] for host in left) == 1
+
+
+@pytest.mark.parametrize(
+    ("gpus", "fits"),
+    [
+        ({"GPU": 8.0, "accelerator_type:H100": 1.0}, False),
+        ({"GPU": 8.0, "accelerator_type:H200": 1.0}, True),
+        ({"GPU": 8.0, "accelerator_type:SOMETHING-NEW": 1.0}, True),
+        ({"CPU": 8.0}, False),
+    ],
+)
+def test_a_run_that_does_not_fit_its_gpus_is_refused_unless_forced(gpus, fits):
+    """It would wait in the queue for hours, and run out of memory in its first step."""
+    plan = {
+        "device": "cuda",
+        "memory_bytes_per_device": {"total": 100e9},
+        "checkpoint_bytes": 1,
+        "checkpoints_kept": 1,
+        "disk_free_bytes": 10,
+    }
+    there = [Host("a", gpus, gpus)]
+    check_plan(plan, there, force=True)
+    if fits:
+        check_plan(plan, there, force=False)
+    else:
+        with pytest.raises(UsageError, match=r"a worker needs 100\.0 GB of memory, the largest GPU has"):
+            check_plan(plan, there, force=False)

@@ -5,14 +5,17 @@ like any other. Tensors keep the precision and the bits of the files, both ways.
 """
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from data.tokenizers import Tokenizer, find_tokenizer, load_tokenizer
 from models.config import ModelConfig
+from models.hf.adapter import export_adapter
 from models.hf.files import read_config
 from models.huggingface import export_folder, import_folder
-from seedbed.errors import CheckpointError, DataError, UsageError
+from models.lora import merged
+from seedbed.errors import CheckpointError, ConfigError, DataError, UsageError
 from training.checkpoint.layout import LABELS, resolve
 from training.checkpoint.reader import Checkpoint
 from training.checkpoint.writer import Saver, SaveResult, library_versions
@@ -108,11 +111,12 @@ def _manifest(config: Config, tokenizer: Tokenizer, folder: Path) -> dict[str, A
     }
 
 
-def export_checkpoint(path: Path, out: Path, *, ema: bool = False) -> Path:
+def export_checkpoint(path: Path, out: Path, *, ema: bool = False, adapter: bool = False) -> Path:
     """Write the newest step of a run, or a given step, as the new Hugging Face folder `out`.
 
-    With `ema`, the moving averages of its weights. Every byte read is verified. UsageError without averages;
-    ConfigError when its family has no architecture there that fits.
+    With `ema`, the moving averages of its weights. Adapters are merged, or with `adapter` written alone, as
+    `peft` reads them. Every byte read is verified. UsageError without averages; ConfigError when its family
+    has no architecture there that fits.
     """
     checkpoint = Checkpoint.open(resolve(path))
     text = checkpoint.read_file("config.toml").decode()
@@ -132,7 +136,17 @@ def export_checkpoint(path: Path, out: Path, *, ema: bool = False) -> Path:
         labels = json.loads(checkpoint.read_file(LABELS))
         settings["id2label"] = {str(number): label for number, label in enumerate(labels)}
         settings["label2id"] = {label: number for number, label in enumerate(labels)}
-    export_folder(config.model, tensors, out, settings)
+    model = config.model
+    if adapter:
+        if not find_spec("peft"):
+            raise UsageError("--adapter needs the package peft", "pip install 'seedbed[lora]'")
+        if not isinstance(model, ModelConfig):
+            raise ConfigError(f"a {model.family} has no adapters", "leave out --adapter")
+        export_adapter(model, tensors, out, base="")
+    else:
+        if isinstance(model, ModelConfig):
+            model, tensors = merged(model, tensors)
+        export_folder(model, tensors, out, settings)
     (out / file.name).write_bytes(content)
     for name in COMPANIONS:
         if (checkpoint.path / name).is_file():

@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from data.tokenizers import find_tokenizer
+from models.config import ModelConfig
 from models.families import build
 from models.heads import RewardModel
+from models.lora import merged
 from models.transformer import Transformer
 from seedbed.errors import CheckpointError, UsageError
 from training.checkpoint.layout import resolve
@@ -41,7 +43,7 @@ class LoadedModel:
 
 
 def load_model(path: Path, *, ema: bool = False) -> LoadedModel:
-    """Load a run's newest step, or a given step; every byte read is verified.
+    """Load a run's newest step, or a given step; every byte read is verified. Adapters are merged.
 
     With `ema`, the moving averages of its weights; UsageError without any. Raises CheckpointError when
     the step is damaged or its tensors are not those of its configuration.
@@ -63,6 +65,11 @@ def load_model(path: Path, *, ema: bool = False) -> LoadedModel:
     weights = {
         name: checkpoint.read(prefix + name, tuple(p.shape)).float() for name, p in model.named_parameters()
     }
+    if isinstance(config.model, ModelConfig) and config.model.lora_rank:
+        merged_config, weights = merged(config.model, weights)
+        config = config.model_copy(update={"model": merged_config})
+        with torch.device("meta"):
+            model = build(merged_config)
     model.load_state_dict(weights, assign=True)
     return LoadedModel(
         model.eval(),

@@ -51,17 +51,18 @@ class Clock:
         """Called after each."""
         self.ends.append(time.perf_counter())
 
-    def report(self, *packages: str) -> None:
-        """Print tokens per second, warm-up left out, and the versions."""
+    def report(self, *packages: str, filled: float = 1.0) -> None:
+        """Print tokens per second, warm-up left out, and the versions; `filled` is no padding."""
         asked = self.asked
         ends = self.ends[asked["warm_up"] - 1 :]
-        tokens = asked["micro_batch"] * asked["accumulation"] * asked["context"] * (len(ends) - 1)
+        tokens = filled * asked["micro_batch"] * asked["accumulation"] * asked["context"] * (len(ends) - 1)
         versions = {name: version(name) for name in ("torch", *packages)}
         print(
             json.dumps(
                 {
                     "tokens_per_s": tokens / (ends[-1] - ends[0]),
                     "steps": len(ends) - 1,
+                    "filled": filled,
                     "versions": {"python": platform.python_version(), **versions},
                 }
             )
