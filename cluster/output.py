@@ -5,9 +5,11 @@ else there; without it, text and tables for a person. An error is `error: ...` a
 in both forms, and with `--json` the same as a document.
 """
 
+import errno
 import functools
 import math
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
+_OF_THE_MACHINE = {
+    errno.EACCES, errno.EDQUOT, errno.EIO, errno.ENODEV, errno.ENOSPC, errno.ENOTCONN, errno.ENOTDIR,
+    errno.ENXIO, errno.EPERM, errno.EROFS, errno.ESTALE,
+}  # fmt: skip
+"""Errors that are the machine's and not Seedbed's: a permission, a full disk, a mount that is gone."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -108,11 +115,11 @@ def reporting(*, json: bool) -> Iterator[None]:
         _discard_stdout()
         raise SystemExit(EXIT_BROKEN_PIPE) from None
     except OSError as error:
-        if error.filename is None:
+        if error.errno not in _OF_THE_MACHINE and not isinstance(error, shutil.Error):
             raise _ours(error, json=json) from None
-        # The machine's, not Seedbed's: a permission, a full disk, a mount that is gone.
         fix = "check the path, its owner and permissions, and that its disk is mounted and has space"
-        report_error(f"{error.filename}: {error.strerror}", fix, EXIT_OTHER, json=json)
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        report_error(what, fix, EXIT_OTHER, json=json)
         raise SystemExit(EXIT_OTHER) from None
     except Exception as error:
         if _belongs_to_command_line(error):

@@ -20,7 +20,6 @@ from training.trainable import trained_names
 FREE_OF_WEIGHTS = (
     "head",
     "lora_rank",
-    "lora_alpha",
     "lora_dropout",
     "lora_layers",
     "num_labels",
@@ -72,6 +71,8 @@ def other_settings(checkpoint: Checkpoint, config: Config) -> list[str]:
     text = checkpoint.read_file("config.toml").decode()
     before = make_config(parse_toml(text, "config.toml"), str(checkpoint.path)).model.model_dump()
     after = config.model.model_dump()
+    if not before.get("lora_rank"):
+        before.pop("lora_alpha", None)
     return [
         f"model.{name} was {before[name]!r}, is {after[name]!r}"
         for name in before
@@ -105,7 +106,7 @@ def check_shapes(checkpoint: Checkpoint, config: Config, *, other_head: bool = F
     for name in differing:
         is_new = name in expected and name not in stored and name.endswith((LORA_A, LORA_B))
         if not (other_head and (is_head(config.model, name) or is_new)):
-            if name in stored and name.endswith((LORA_A, LORA_B)):
+            if name.endswith((LORA_A, LORA_B)) and not getattr(config.model, "lora_rank", 0):
                 raise ConfigError(
                     f"{checkpoint.path} has adapters, and the model that is asked for has none",
                     "merge them first: seedbed export CHECKPOINT FOLDER, then seedbed import FOLDER NEW_DIR",

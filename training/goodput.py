@@ -16,8 +16,8 @@ def time_by_cause(run_dir: Path, now: float | None = None) -> dict[str, float]:
     `starting` is from a start by the user to the first step; `saving` and `validating` are what training
     waited for; `skipped` are steps that guards did not learn from. What lies between the last step that
     counts before an interruption and the first one after it, steps that are trained again among it, is lost
-    to the cause of the interruption: `infrastructure`, `program`, `preemptions` or `rolled_back`. The rest is
-    `other`. Empty before the first start.
+    to the cause of the interruption: `infrastructure`, `program`, `preemptions`, `rolled_back` or `resizing`.
+    The rest is `other`. Empty before the first start.
     """
     events, rows = read_events(run_dir), surviving_rows(run_dir)
     starts = [float(event["time"]) for event in events if event.get("kind") == "session_started"]
@@ -45,12 +45,12 @@ def save_costs(rows: list[Row]) -> dict[str, float]:
     steps = [row for row in rows if _is_step(row) and row.get("step_s")]
     beside = [row for row in steps if row.get("beside_save")]
     alone = [float(row["step_s"]) for row in steps if not row.get("beside_save")]
-    if not saves or not beside or not alone:
+    saved = sorted(int(row["step"]) for row in saves)
+    # Steps belong to the last save that began before them: the step that it saves is their predecessor.
+    slowed = dict.fromkeys((step for step in saved if steps and step < int(steps[-1]["step"])), 0.0)
+    if not slowed or not alone:
         return {}
     usual_s = median(alone)
-    # Steps belong to the last save that began before them: the step that it saves is their predecessor.
-    slowed: dict[int, float] = {}
-    saved = sorted(int(row["step"]) for row in saves)
     for row in beside:
         before = max((step for step in saved if step < int(row["step"])), default=None)
         if before is not None:
@@ -59,7 +59,7 @@ def save_costs(rows: list[Row]) -> dict[str, float]:
         "num_saves": len(saves),
         "blocked_s": median(float(row["blocked_s"]) for row in saves),
         "written_s": median(float(row["written_s"]) for row in saves),
-        "slowed_s": median(slowed.values()) if slowed else 0.0,
+        "slowed_s": median(slowed.values()),
     }
 
 
@@ -110,5 +110,6 @@ def _interruptions(events: list[Row], surviving: list[Row], steps: list[Row]) ->
             attempt = int(event["attempt"])
             before = [moment for moment, number in counted if number < attempt and moment >= since]
             lost[cause] = lost.get(cause, 0.0) + max(0.0, began[attempt] - max(before, default=since))
-            since = began[attempt]
+            # An attempt that follows without any of these is of another number of ranks.
+            cause, since = "resizing", began[attempt]
     return lost

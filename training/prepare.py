@@ -8,6 +8,7 @@ from typing import Any
 
 from data.mixture import MixtureStream
 from data.tokenizers import load_tokenizer
+from models.sizes import LORA_A, LORA_B
 from seedbed.errors import ConfigError, UsageError
 from seedbed.files import write_atomic, write_json
 from training.batch_layout import batch_layout
@@ -82,8 +83,11 @@ def start(
     told = notices(plan)
     if source and (others := other_settings(source, config)):
         told.append(f"the weights of {source.path} were trained otherwise: {'; '.join(others)}")
-    if source and fresh:
-        told.append(f"{source.path} has another head; begun afresh: {', '.join(fresh)}")
+    adapters = [name for name in fresh if name.endswith((LORA_A, LORA_B))]
+    if adapters:
+        told.append(f"{len(adapters) // 2} layers begin with an adapter each")
+    if source and (heads := sorted({*fresh} - {*adapters})):
+        told.append(f"{source.path} has another head; begun afresh: {', '.join(heads)}")
     return run, told
 
 

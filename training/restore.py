@@ -86,9 +86,11 @@ def _newest_step(trainer: "Trainer") -> int | None:
 def _surviving_steps(run_dir: Path) -> list[int]:
     """Steps of the chain; what an attempt wrote that had been given up by then is left to `abandon_after`."""
     steps = layout.list_steps(run_dir)
-    while steps and not step_survives(
-        run_dir, layout.attempt_of(layout.step_dir(run_dir, steps[-1])), steps[-1]
-    ):
+    while steps:
+        attempt = layout.attempt_of(layout.step_dir(run_dir, steps[-1]))
+        # What cannot say by whom it was written is damaged, or cannot be read: loading it will tell.
+        if attempt is None or step_survives(run_dir, attempt, steps[-1]):
+            break
         steps.pop()
     return steps
 

@@ -98,7 +98,10 @@ class Supervisor:
             # First the workers, then the last word on how the run ended.
             for worker in self._workers:
                 worker.kill()
-            step = max(0, self._newest_step(), int(read_json(self.run.heartbeat_path(0)).get("step", 0)))
+            step = int(read_json(self.run.heartbeat_path(0)).get("step", 0))
+            # Where checkpoints cannot be looked at either, that must not hide how the run ended.
+            with contextlib.suppress(OSError):
+                step = max(step, self._newest_step())
             self.run.event(state, message or f"finished at step {step}", step=step)
             self.run.write_status(state, step, message)
             self._show(tails)
@@ -204,9 +207,23 @@ class Supervisor:
     def _next_attempt(self) -> int:
         started = [e for e in read_events(self.run.path) if e.get("kind") == "attempt_launched"]
         attempt = len(started)
-        open_attempt(self.run.path, attempt)
+        self._open(attempt)
         self.run.event("attempt_launched", f"launching attempt {attempt}", attempt=attempt)
         return attempt
+
+    def _open(self, attempt: int) -> None:
+        """Have the attempt be the run's newest, durably: a disk that is full for a while is waited for."""
+        for wait_s in (2.0, 4.0, 8.0, 16.0, 30.0, None):
+            try:
+                open_attempt(self.run.path, attempt)
+                return
+            except OSError as error:
+                if wait_s is None or self._stop_requests:
+                    raise TrainingError(
+                        f"{self.run.path} cannot be written, so no attempt can begin: {error.strerror}",
+                        f"free space on its disk, or mend it; then --resume {self.run.path}",
+                    ) from error
+            time.sleep(wait_s)
 
     def _run_attempt(self, attempt: int, tails: tuple[Tail, Tail]) -> Ended | None:
         """Run all ranks to their end; None when they finished, else who died first, or hung, and how."""

@@ -7,7 +7,7 @@ import typer
 
 from cluster.commands.options import Json, RunDir, RunOrStep
 from cluster.output import command, emit
-from seedbed.errors import CheckpointError
+from seedbed.errors import CheckpointError, DamagedError, DataError
 
 app = typer.Typer(help="List, verify, hash, compare, prune and fetch checkpoints.", no_args_is_help=True)
 Optimizer = Annotated[bool, typer.Option("--optimizer", help="Include optimizer state.")]
@@ -36,7 +36,7 @@ def list_(run: RunDir, json: Json = False) -> None:
                     "path": str(path),
                 }
             )
-        except CheckpointError as error:
+        except DataError as error:
             rows.append({"step": step, "path": str(path), "damaged": error.message})
     root = layout.checkpoints_dir(run)
     aside = sorted(p.name for p in root.iterdir() if p.name.startswith(("abandoned-", "quarantined-")))
@@ -57,12 +57,13 @@ def verify(checkpoint: RunOrStep, json: Json = False) -> None:
     from training.checkpoint.reader import Checkpoint
 
     steps = [layout.step_dir(checkpoint, s) for s in layout.list_steps(checkpoint)]
-    rows = []
+    rows, others = [], []
     for path in steps or [layout.resolve(checkpoint)]:
         try:
             Checkpoint.open(path).verify()
             rows.append({"path": str(path), "sound": True})
-        except CheckpointError as error:
+        except DataError as error:
+            others += [] if isinstance(error, DamagedError) else [error.fix]
             rows.append({"path": str(path), "sound": False, "problem": error.message})
     if all(row["sound"] for row in rows):
         emit(
@@ -72,7 +73,10 @@ def verify(checkpoint: RunOrStep, json: Json = False) -> None:
         )
         return
     damaged = [row for row in rows if not row["sound"]]
-    if len(damaged) < len(rows):
+    if others:
+        # Not damage, which a resume puts aside: it would stop there.
+        fix = others[0]
+    elif len(damaged) < len(rows):
         fix = "resume the run: it puts damaged steps aside and uses the newest sound one"
     elif steps:
         fix = "no step is sound: if the run has a copy, `seedbed checkpoint fetch URL NEW_DIR` gets it"

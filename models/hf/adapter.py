@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.config import ModelConfig
-from models.hf.convert import FORMATS
+from models.hf.convert import FORMATS, refuse_inexpressible
 from models.hf.files import new_folder
 from models.hf.rules import SAME, expand
 from models.lora import without
@@ -25,8 +25,14 @@ def export_adapter(config: ModelConfig, tensors: Mapping[str, Tensor], folder: P
 
     if not config.lora_rank:
         raise ConfigError("this model has no adapters (model.lora_rank = 0)", "leave out --adapter")
+    if config.head != "lm":
+        raise ConfigError(
+            f'a decoder with model.head = "{config.head}" has no architecture there that fits',
+            "export the language model that it was trained from",
+        )
     form = next(one for one in FORMATS.values() if one.family == config.family)
     bare = without(config)
+    refuse_inexpressible(form, bare)
     layers = {
         ours[0].removesuffix(".weight"): theirs[0].removesuffix(".weight")
         for theirs, ours, transform in expand(form.rules(bare), bare)

@@ -79,7 +79,7 @@ def export_model(
     tensors.
     """
     form = next(one for one in FORMATS.values() if one.family == config.family)
-    _refuse_inexpressible(form, config)
+    refuse_inexpressible(form, config)
     shapes = parameter_shapes(config)
     _account(set(shapes), set(tensors), "the model")
     for name, shape in shapes.items():
@@ -215,7 +215,7 @@ def _write(
         )
 
 
-def _refuse_inexpressible(form: Format, config: ModelConfig) -> None:
+def refuse_inexpressible(form: Format, config: ModelConfig) -> None:
     """What a config.json says must be read back as the same model."""
     again = ModelConfig(family=form.family, **form.fields(Settings(form.settings(config))))
     read = _resolved(again)

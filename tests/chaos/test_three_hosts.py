@@ -23,6 +23,8 @@ pytestmark = [
     pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT),
 ]
 STEPS = 240
+# Long enough for two hosts to join and one to go.
+ELASTIC_STEPS = 1500
 CHANGES = {"run__steps": STEPS, "checkpoint__every_steps": 20}
 SPREAD = ("--workers", "3", "--placement", "spread")
 BACK_S = 60.0
@@ -40,10 +42,14 @@ def hosts(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(hosts):
+    return trained_here(hosts, "whole", CHANGES)
+
+
+def trained_here(hosts, name, changes):
     """The hash of the same run on one rank, without Ray."""
-    command = [str(SEEDBED), "train", "gpt-demo", "--run-dir", str(hosts.folder / "whole")]
-    subprocess.run([*command, *assignments(**CHANGES)], check=True, capture_output=True)
-    return state_hash(hosts.folder / "whole")
+    command = [str(SEEDBED), "train", "gpt-demo", "--run-dir", str(hosts.folder / name)]
+    subprocess.run([*command, *assignments(**changes)], check=True, capture_output=True)
+    return state_hash(hosts.folder / name)
 
 
 @pytest.fixture
@@ -167,13 +173,15 @@ def test_logs_are_followed_from_outside_over_a_death_of_the_controller(three):
         assert own == path.read_text().splitlines()
 
 
-def test_an_elastic_run_takes_hosts_that_join_and_goes_on_without_those_that_leave(three, undisturbed):
+def test_an_elastic_run_takes_hosts_that_join_and_goes_on_without_those_that_leave(three):
     """Half a cluster would stand idle, or a whole one wait for a single host."""
+    changes = CHANGES | {"run__steps": ELASTIC_STEPS, "checkpoint__every_steps": 100}
+    expected = trained_here(three, "whole-elastic", changes)
     for host in three.hosts[1:]:
         host.seedbed("cluster", "down")
     three.until_hosts(1)
     options = ("--workers", "1:3", "--placement", "strict-spread")
-    run = three.submit("elastic", *options, **CHANGES | {"checkpoint__every_steps": 60})
+    run = three.submit("elastic", *options, **changes)
     assert three.until(run, lambda v: v["step"] >= 20)["ranks"] == 1
     three.up(2, 3)
     three.until(run, lambda v: v["ranks"] == 3 and v["state"] == "running", 300)
@@ -181,7 +189,7 @@ def test_an_elastic_run_takes_hosts_that_join_and_goes_on_without_those_that_lea
     three.hosts[1].kill()
     three.until(run, lambda v: v["ranks"] == 2 and v["state"] == "running", 300)
     three.finish(run, 400)
-    check_whole(run, undisturbed)
+    check_whole(run, expected)
     resized = [event["ranks"] for event in read_events(run) if event["kind"] == "resized"]
     assert resized[0] == 1
     assert {2, 3} <= set(resized)

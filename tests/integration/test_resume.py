@@ -230,6 +230,11 @@ def test_damaged_steps_are_put_aside_one_by_one_until_a_sound_one_is_found(tmp_p
         assert (layout.checkpoints_dir(run) / f"quarantined-1-{path.name}").exists()
     assert f"resumed from {sound.name.replace('-', ' ')}" in output
     assert full_hash(run) == full_hash(undisturbed)
+    # Of a later attempt, and without a word of which.
+    newest = layout.step_dir(run, layout.list_steps(run)[-1])
+    (newest / layout.MANIFEST).write_bytes((newest / layout.MANIFEST).read_bytes()[:100])
+    assert f"{newest.name.replace('-', ' ')} is damaged and was put aside" in resume(run)
+    assert full_hash(run) == full_hash(undisturbed)
 
 
 def test_when_no_sound_checkpoint_is_left_the_run_does_not_start_over_by_itself(tmp_path, undisturbed):

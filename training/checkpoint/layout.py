@@ -114,16 +114,16 @@ def abandon_after(run_dir: Path, step: int, attempt: int) -> list[int]:
 def make_way(run_dir: Path, step: int, attempt: int) -> None:
     """Rename `step` out of the chain if an attempt before `attempt` wrote it, and came too late with it."""
     path = step_dir(run_dir, step)
-    if path.is_dir() and attempt_of(path) < attempt:
+    if path.is_dir() and (attempt_of(path) or 0) < attempt:
         _abandon(path, step, attempt)
 
 
-def attempt_of(path: Path) -> int:
-    """The attempt that wrote a step; 0 when that cannot be read."""
+def attempt_of(path: Path) -> int | None:
+    """The attempt that wrote a step; None when that cannot be read."""
     try:
         return int(json.loads((path / MANIFEST).read_bytes()).get("attempt", 0))
-    except (OSError, ValueError, AttributeError):
-        return 0
+    except (OSError, ValueError, AttributeError, TypeError):
+        return None
 
 
 def _abandon(path: Path, step: int, attempt: int) -> None:

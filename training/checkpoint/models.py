@@ -59,7 +59,8 @@ def load_model(path: Path, *, ema: bool = False) -> LoadedModel:
     extra = {name.removeprefix("model/") for name in checkpoint.names("model/")} - names
     if extra:
         raise CheckpointError(
-            f"{checkpoint.path} has tensors that its model lacks: {', '.join(sorted(extra))}"
+            f"{checkpoint.path} has tensors that its model lacks: {', '.join(sorted(extra))}",
+            "its config.toml is not the one that it was trained with: use another step",
         )
     prefix = checkpoint.weights(ema=ema)
     weights = {

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from data.storage import filesystem, storage_errors
-from seedbed.errors import CheckpointError, SeedbedError, UsageError
+from seedbed.errors import CheckpointError, DataError, SeedbedError, UsageError
 from seedbed.files import SliceHasher
 from training.checkpoint import layout
 from training.checkpoint.reader import Checkpoint
@@ -154,7 +154,7 @@ def fetch(url: str, run_dir: Path) -> int:
                 for entry in fs.ls(f"{root}/checkpoints/step-{number}", detail=False):
                     fs.get_file(entry, str(target / Path(entry).name))
                 Checkpoint.open(target).verify()
-            except (CheckpointError, FileNotFoundError) as error:
+            except (DataError, FileNotFoundError) as error:
                 problems.append(str(getattr(error, "message", error)))
                 layout.remove_step(target)
                 continue

@@ -5,6 +5,7 @@ Rank 0 waits for all receipts, writes the manifest over them, fsyncs and renames
 A save that fails leaves every earlier checkpoint as it was.
 """
 
+import contextlib
 import json
 import threading
 import time
@@ -101,7 +102,7 @@ class Saver:
                 continue
             buffer = self._buffers.get((shard.name, shard.offsets))
             if buffer is None or buffer.shape != values.shape or buffer.dtype != values.dtype:
-                buffer = torch.empty(values.shape, dtype=values.dtype, pin_memory=values.is_cuda)
+                buffer = _host_memory(values)
                 self._buffers[shard.name, shard.offsets] = buffer
             buffer.copy_(values, non_blocking=True)
             copies.append((shard, buffer))
@@ -248,3 +249,11 @@ def library_versions(*more: str) -> dict[str, str]:
     return {name: version(name) for name in ("seedbed", "torch", "numpy", "tokenizers", *more)} | {
         "torch_build": torch.__version__
     }
+
+
+def _host_memory(values: Tensor) -> Tensor:
+    """Memory of the host for such values, pinned for a GPU's where the system allows so much of it."""
+    if values.is_cuda:
+        with contextlib.suppress(RuntimeError):
+            return torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    return torch.empty(values.shape, dtype=values.dtype)
