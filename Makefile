@@ -31,15 +31,15 @@ check: $(STAMP)  ## lint, formatting, types and the rules of the house
 	$(PYTEST) tests/test_architecture.py
 
 test: $(STAMP)  ## the tests that take seconds each
-	$(PYTEST) $(SIDE_BY_SIDE) -m "not long and not chaos and not unproven" $(PYTEST_ARGS)
+	$(PYTEST) $(SIDE_BY_SIDE) -m "not long and not chaos" $(PYTEST_ARGS)
 
 test-all: test test-long test-chaos  ## every test, those that take minutes and those that inject faults too
 
 test-long: $(STAMP)  ## the tests that take minutes each
-	$(PYTEST) $(SIDE_BY_SIDE) -m "long and not chaos and not unproven" $(PYTEST_ARGS)
+	$(PYTEST) $(SIDE_BY_SIDE) -m "long and not chaos" $(PYTEST_ARGS)
 
 test-chaos: $(STAMP)  ## the tests that inject faults, one at a time: they are about moments
-	$(PYTEST) -m "chaos and not unproven" $(PYTEST_ARGS)
+	$(PYTEST) -m "chaos" $(PYTEST_ARGS)
 
 bench: $(STAMP)  ## run every comparison in benchmarks/ that needs no GPU
 	@set -e; for script in $(filter-out benchmarks/gpu.py, $(wildcard benchmarks/*.py)); do \

@@ -17,7 +17,6 @@ from training.metrics import read_events, surviving_rows
 WHY_NOT = unavailable()
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.unproven,
     pytest.mark.chaos,
     pytest.mark.timeout(900),
     pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT),

@@ -9,7 +9,7 @@ import pytest
 from cluster.watch import run_status
 from tests.cluster_runs import LocalCluster, assignments, state_hash, supervisors
 
-pytestmark = [pytest.mark.unproven, pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 NUM_RUNS = 20
 
 
