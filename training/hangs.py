@@ -67,7 +67,7 @@ class HangWatch:
         silent = [
             rank
             for rank, pulse in enumerate(self._pulses)
-            if now - pulse.heard > self.limit_s(pulse) and workers[rank].poll() is None
+            if workers[rank].poll() is None and self._is_silent(pulse, workers[rank], now)
         ]
         if silent and self._is_mute():
             # Whether they are well cannot be known: the time counts anew.
@@ -75,6 +75,13 @@ class HangWatch:
                 self._pulses[rank].heard = now
             return None
         return self._named(silent, workers, now) if silent else None
+
+    def _is_silent(self, pulse: Pulse, worker: Worker, now: float) -> bool:
+        """Longer than its phase explains; what was stopped by a signal is in no phase."""
+        silent_s = now - pulse.heard
+        return silent_s > self.limit_s(pulse) or (
+            silent_s > self.timeouts.heartbeat_s and worker.is_stopped()
+        )
 
     def _is_mute(self) -> bool:
         """Whether no rank could be heard, since nothing can be written."""

@@ -98,6 +98,18 @@ def test_what_may_take_long_has_the_time_of_a_collective(watched, phase):
     assert watched.pass_time(10)
 
 
+@pytest.mark.parametrize("phase", ["starting", "saving", "validating"])
+def test_a_stopped_rank_is_found_in_every_phase(watched, phase):
+    """One that is stopped in its first step would be waited for as long as a save may take."""
+    watched.beat(0, 7, phase)
+    watched.beat(1, 7, phase)
+    watched.workers[1].stopped = True
+    assert watched.pass_time(29) is None
+    found = watched.pass_time(5)
+    assert (found.rank, list(found.stacks)) == (1, [1])
+    assert f"since {phase} after step 7; its process was stopped by a signal" in found.message
+
+
 def test_a_rank_that_never_was_heard_is_found_too(watched):
     assert watched.pass_time(595) is None
     assert watched.pass_time(10)
