@@ -157,7 +157,7 @@ def _check_micro_batch(micro_batch: str, resume: Path | None) -> None:
     if micro_batch != "auto":
         raise UsageError(
             f"--micro-batch {micro_batch}: it takes 'auto' alone",
-            "for a size of your own: --set batch.micro_batch_size=8",
+            f"for a size of your own: --set batch.micro_batch_size={micro_batch if micro_batch.isdecimal() else 8}",
         )
     if resume is not None:
         raise UsageError(
