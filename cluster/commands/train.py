@@ -155,9 +155,10 @@ def _prepared(
 
 def _check_micro_batch(micro_batch: str, resume: Path | None) -> None:
     if micro_batch != "auto":
+        size = micro_batch if micro_batch.isdecimal() else 8
         raise UsageError(
             f"--micro-batch {micro_batch}: it takes 'auto' alone",
-            f"for a size of your own: --set batch.micro_batch_size={micro_batch if micro_batch.isdecimal() else 8}",
+            f"for a size of your own: --set batch.micro_batch_size={size}",
         )
     if resume is not None:
         raise UsageError(
