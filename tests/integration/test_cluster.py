@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.ray_local import processes_of
 from cluster.watch import run_status
 from tests.cluster_runs import LocalCluster, assignments, state_hash, supervisors, trained_twice
 from training.metrics import read_events
@@ -27,8 +28,6 @@ def cluster(tmp_path_factory):
     yield here
     node = here.node()
     here.down()
-    from cluster.ray_local import processes_of
-
     assert processes_of(node) == []
     assert supervisors(here.folder) == []
 
@@ -153,10 +152,11 @@ def test_the_controller_comes_back_and_knows_its_runs(cluster, undisturbed):
     run = cluster.submit("watched", run__steps=60)
     cluster.until(run, lambda value: value["step"] >= 2)
     before = json.loads((run / "supervisor.json").read_text())["pid"]
+    # Of this cluster alone: another test may have one too.
     controllers = [
-        int(entry.name)
-        for entry in Path("/proc").iterdir()
-        if entry.name.isdecimal() and b"ray::Controller" in (entry / "cmdline").read_bytes()
+        pid
+        for pid in processes_of(cluster.node())
+        if b"ray::Controller" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
     for pid in controllers:
         os.kill(pid, signal.SIGKILL)
