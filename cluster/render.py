@@ -147,7 +147,12 @@ def run_view(run: dict[str, Any]) -> Any:
     if told := told_saves(costs):
         rows.append({"what": "saves", "value": told})
     if shares:
-        rows.append({"what": "time communicating", "value": "not measured: it overlaps with the backward"})
+        rows.append(
+            {
+                "what": "time communicating",
+                "value": "beside the backward; --profile tells",
+            }
+        )
     changed = [{"setting": k, "recipe": v[0], "this run": v[1]} for k, v in run["difference"].items()]
     return group(
         table(rows, ("what", "value")),

@@ -76,7 +76,7 @@ def time_shares(rows: list[dict[str, Any]]) -> dict[str, float]:
 
     Waiting for data lies within a step, the others between steps. Empty before the first step. What ranks
     spend on exchanging gradients is not among them: it overlaps with the backward, and only a profile tells
-    one from the other.
+    (`training.profile`).
     """
     sums = {"step_s": 0.0, "data_s": 0.0, "blocked_s": 0.0, "eval_s": 0.0}
     for row in rows:

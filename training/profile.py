@@ -1,6 +1,7 @@
 """Where a step's time goes: torch's profiler over a few steps of rank 0 (`seedbed train --profile 10:13`).
 
-A trace for chrome://tracing or Perfetto, and a table: the phases of a step, then its operations.
+A trace for chrome://tracing or Perfetto, and a table: the phases of a step, the share of it in which ranks
+communicated, then its operations.
 """
 
 from typing import Any
@@ -75,6 +76,22 @@ class Profiler:
         message = f"profile of steps {self._first} to {last}: {path}"
         self._recorder.event("profiled", message, step=last, table=str(path))
 
+    def _exchanges(self) -> tuple[int, float]:
+        """How many collectives there were, and the milliseconds in which one at least was under way.
+
+        That is communicating, and waiting for other ranks, whether or not something was computed meanwhile.
+        """
+        spans = sorted(
+            (event.time_range.start, event.time_range.end)
+            for event in self._profile.events()
+            if event.name.startswith(("gloo:", "nccl"))
+        )
+        busy = end = 0.0
+        for first, last in spans:
+            busy += max(0.0, last - max(first, end))
+            end = max(end, last)
+        return len(spans), busy / 1000
+
     def _table(self) -> str:
         averages = self._profile.key_averages()
         times = {event.key: (event.count, event.cpu_time_total / 1000) for event in averages}
@@ -83,5 +100,8 @@ class Profiler:
         for phase in PHASES:
             count, milliseconds = times.get(PREFIX + phase, (0, 0.0))
             lines.append(f"{phase:<12}{count:>8}{milliseconds:>12.2f}{milliseconds / whole:>8.1%}")
+        count, milliseconds = self._exchanges()
+        share = milliseconds / whole
+        lines.append(f"{'exchanges':<12}{count:>8}{milliseconds:>12.2f}{share:>8.1%}  beside the phases")
         by = "self_cuda_time_total" if self._device.type == "cuda" else "self_cpu_time_total"
         return "\n".join([*lines, "", averages.table(sort_by=by, row_limit=ROWS), ""])

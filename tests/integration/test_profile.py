@@ -42,6 +42,18 @@ def test_the_time_of_chosen_steps_is_written_down(tmp_path, seedbed_cli):
     assert (late.code, "trained up to step 4 already" in late.stderr) == (2, True)
 
 
+def test_the_share_of_communicating_is_told(tmp_path, seedbed_cli):
+    """Who waits for the network would look for it in the arithmetic."""
+    settings = SMALL | {"engine.num_ranks": 2}
+    sets = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    run = seedbed_cli("train", "gpt-demo", "--run-dir", "run", *sets, "--profile", "2:3")
+    assert run.code == 0, run.stderr
+    lines = (tmp_path / "run" / "profile" / "steps-2-3.txt").read_text().splitlines()
+    (line,) = (line.split() for line in lines if line.startswith("exchanges"))
+    assert int(line[1]) >= 2
+    assert 0 < float(line[3].rstrip("%")) <= 100.5
+
+
 @pytest.mark.parametrize(
     ("end", "written"),
     [(None, True), (Preempted("stopped"), True), (TrainingError("not finite"), False)],
