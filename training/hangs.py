@@ -101,10 +101,17 @@ class HangWatch:
         stopped = [rank for rank in silent if workers[rank].is_stopped()]
         steps = {r: int(self._pulses[r].beat.get("step", 0)) for r in silent}
         rank = min(stopped or silent, key=lambda r: (steps[r], self._pulses[r].heard))
-        stacks = {r: workers[r].stack() for r in silent}
         pulse = self._pulses[rank]
         phase = pulse.beat.get("phase", "starting")
         silent_s = now - pulse.heard
+        if stopped:
+            # Who waits for it may have beaten once more.
+            silent = [
+                r
+                for r, worker in enumerate(workers)
+                if worker.poll() is None and now - self._pulses[r].heard > silent_s / 2
+            ]
+        stacks = {r: workers[r].stack() for r in silent}
         message = f"rank {rank} has been silent for {silent_s:.0f} s, since {phase} after step {steps[rank]}"
         if rank in stopped:
             message += "; its process was stopped by a signal"

@@ -106,8 +106,20 @@ def test_a_stopped_rank_is_found_in_every_phase(watched, phase):
     watched.workers[1].stopped = True
     assert watched.pass_time(29) is None
     found = watched.pass_time(5)
-    assert (found.rank, list(found.stacks)) == (1, [1])
+    assert (found.rank, list(found.stacks)) == (1, [0, 1])
     assert f"since {phase} after step 7; its process was stopped by a signal" in found.message
+
+
+def test_who_waits_for_a_stopped_rank_is_told_though_it_has_beaten_later(watched):
+    """It depended on which of the two beats was written first whether anybody was said to wait."""
+    watched.beat(0, 7)
+    watched.beat(1, 7)
+    watched.workers[1].stopped = True
+    assert watched.pass_time(3) is None
+    watched.beat(0, 8)
+    found = watched.pass_time(30)
+    assert (found.rank, list(found.stacks)) == (1, [0, 1])
+    assert found.message.endswith("; rank(s) 0 wait for it")
 
 
 def test_a_rank_that_never_was_heard_is_found_too(watched):
