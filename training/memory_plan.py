@@ -127,9 +127,13 @@ class _Shared(NamedTuple):
 
 
 def _ddp(size: _Shared) -> list[Parts]:
-    """Buckets of all gradients stay; what autograd makes is copied into them."""
+    """Buckets of all gradients stay; what autograd makes is copied into them. Micro-batches that are not yet
+    shared add up beside them."""
     held = {"gradients": size.whole, "communication": 0}
-    return [held, held, {**held, "communication": size.table_gradients if size.ranks > 1 else 0}]
+    beside = size.table_gradients if size.ranks > 1 else 0
+    if size.ranks > 1 and size.accumulates:
+        beside += max(size.whole - size.table, size.table)
+    return [held, held, {**held, "communication": beside}]
 
 
 def _fsdp(size: _Shared) -> list[Parts]:
@@ -149,20 +153,35 @@ def _fsdp(size: _Shared) -> list[Parts]:
     ]
 
 
-def _zero12(size: _Shared) -> list[Parts]:
-    """Gradients pass through a bucket; at the end a rank's part is copied out of it, and made flat."""
+def _zero1(size: _Shared) -> list[Parts]:
+    """Gradients are whole when the backward ends. Then they pass through a bucket, out of which a rank's part
+    is copied, and made flat."""
     own = size.whole // size.ranks
-    is_whole = size.gradient_shards == 1
-    summed = (size.whole if is_whole else own) if size.accumulates else 0
-    # A bucket that all gradients fit into is all that is held of them.
-    beside = size.bucket if size.bucket < size.whole or not is_whole else 0
+    beside = max(
+        size.table_gradients - size.table * (not size.accumulates),
+        min(size.bucket, own),
+        size.bucket + 2 * own - size.whole,
+    )
+    return [
+        {"gradients": size.whole * size.accumulates, "communication": 0},
+        {"gradients": size.whole * size.accumulates, "communication": size.bucket},
+        {"gradients": size.whole, "communication": beside},
+    ]
+
+
+def _zero2(size: _Shared) -> list[Parts]:
+    """Gradients pass through a bucket while the backward runs; a rank's part is copied out of it, and made
+    flat at the end."""
+    own = size.whole // size.ranks
+    summed = own if size.accumulates else 0
+    # The embedding's come last; by then a rank may have all of its part, unless nothing was shared yet.
+    waiting = min(size.bucket, size.whole - size.table)
+    copied = own if waiting == size.bucket else summed
+    last = waiting + size.table_gradients + copied - own
     return [
         {"gradients": summed, "communication": 0},
         {"gradients": summed, "communication": size.bucket},
-        {
-            "gradients": size.whole if is_whole else own,
-            "communication": beside + own * (2 if is_whole else 1),
-        },
+        {"gradients": own, "communication": max(last, size.bucket + own)},
     ]
 
 
@@ -182,7 +201,7 @@ def _alone(size: _Shared) -> list[Parts]:
     return [{"gradients": size.whole, "communication": 0}] * 3
 
 
-_SHARED = {"ddp": _ddp, "fsdp": _fsdp, "zero1": _zero12, "zero2": _zero12, "zero3": _zero3, "alone": _alone}
+_SHARED = {"ddp": _ddp, "fsdp": _fsdp, "zero1": _zero1, "zero2": _zero2, "zero3": _zero3, "alone": _alone}
 
 
 def _shared_sizes(config: Config) -> _Shared:
