@@ -4,6 +4,7 @@ Most rules work element by element, so that a shard of a parameter is updated as
 the whole tensor (`OptimizerConfig.needs_whole`): an engine that shards parameters brings it together first.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -67,6 +68,8 @@ def make_optimizer(
     )
     if config.clip_value or config.l1 or config.l2:
         optimizer.register_step_pre_hook(partial(_regularise, config))
+    if config.eps_hat:
+        optimizer.register_step_pre_hook(partial(_add_before_correction, config))
     return optimizer
 
 
@@ -98,6 +101,14 @@ def _regularise(config: OptimizerConfig, optimizer: torch.optim.Optimizer, *_: o
         if group["is_matrices"] and (config.l1 or config.l2):
             for weights, gradient in zip(found, gradients, strict=True):
                 gradient.add_(weights, alpha=config.l2).add_(weights.sign(), alpha=config.l1)
+
+
+def _add_before_correction(config: OptimizerConfig, optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """eps / sqrt(1 - beta_2^t) beside the corrected root is eps beside the raw one."""
+    for group in optimizer.param_groups:
+        known = next((optimizer.state[p] for p in group["params"] if optimizer.state[p]), {})
+        step = int(known.get("step", 0)) + 1
+        group["eps"] = config.eps / math.sqrt(1 - config.betas[1] ** step)
 
 
 def _maker(config: OptimizerConfig, fused: bool) -> Callable[[Any], torch.optim.Optimizer]:

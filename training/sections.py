@@ -73,6 +73,10 @@ class OptimizerConfig(Section):
     """For sgd: the gradient is looked up ahead of the momentum (Nesterov 1983)."""
     eps: float = Field(1e-8, gt=0)
     """Added to the root of the second moment."""
+    eps_hat: bool = False
+    """For adam and adamw: eps is added to the root before its bias is corrected, as TensorFlow 1 did and the
+    published PPO runs on language models with it (Kingma and Ba 2015, end of section 2): in early steps the
+    same number damps updates by 1 / sqrt(1 - beta_2^t) as much."""
     final_lr: float = Field(0.1, gt=0)
     """For adabound: the rate of plain gradient descent that it ends with, at the schedule's peak."""
     weight_decay: float = Field(0.1, ge=0)
@@ -106,6 +110,10 @@ class OptimizerConfig(Section):
         if self.momentum and self.name not in ("sgd", "rmsprop", "muon"):
             raise ValueError(
                 f'optimizer.momentum does nothing for optimizer.name = "{self.name}"; leave it out'
+            )
+        if self.eps_hat and self.name not in ("adam", "adamw"):
+            raise ValueError(
+                f'optimizer.eps_hat does nothing for optimizer.name = "{self.name}"; leave it out'
             )
         if self.nesterov and not (self.name == "sgd" and self.momentum):
             raise ValueError(

@@ -16,6 +16,8 @@ from training.schedules import learning_rate
 from training.sections import OptimizerConfig
 
 LR, B1, B2, EPS = 0.01, 0.9, 0.95, 1e-8
+HAT = 0.1
+"""An epsilon that would be seen in the wrong place."""
 State = dict[str, Tensor]
 
 
@@ -29,6 +31,12 @@ def adam(w: Tensor, g: Tensor, s: State, t: int) -> Tensor:
 def adamw(w: Tensor, g: Tensor, s: State, t: int) -> Tensor:
     """Loshchilov and Hutter 2019, algorithm 2, the decay multiplied by the rate."""
     return adam(w, g, s, t) - LR * 0.1 * w
+
+
+def adam_hat(w: Tensor, g: Tensor, s: State, t: int) -> Tensor:
+    """Kingma and Ba 2015, the last line of section 2: the rate is corrected, the moments are not."""
+    adam(w, g, s, t)
+    return w - LR * math.sqrt(1 - B2**t) / (1 - B1**t) * s["m"] / (s["v"].sqrt() + HAT)
 
 
 def amsgrad(w: Tensor, g: Tensor, s: State, t: int) -> Tensor:
@@ -130,6 +138,7 @@ def muon(w: Tensor, g: Tensor, s: State, t: int) -> Tensor:
 RULES: dict[str, tuple[Callable[[Tensor, Tensor, State, int], Tensor], dict[str, object]]] = {
     "adam": (adam, {}),
     "adamw": (adamw, {"weight_decay": 0.1}),
+    "adam with epsilon hat": (adam_hat, {"name": "adam", "eps_hat": True, "eps": HAT}),
     "amsgrad": (amsgrad, {}),
     "sgd": (lambda w, g, s, t: w - LR * g, {}),
     "momentum": (momentum, {"name": "sgd", "momentum": 0.8}),
