@@ -106,7 +106,7 @@ def _regularise(config: OptimizerConfig, optimizer: torch.optim.Optimizer, *_: o
 def _add_before_correction(config: OptimizerConfig, optimizer: torch.optim.Optimizer, *_: object) -> None:
     """eps / sqrt(1 - beta_2^t) beside the corrected root is eps beside the raw one."""
     for group in optimizer.param_groups:
-        known = next((optimizer.state[p] for p in group["params"] if optimizer.state[p]), {})
+        known: dict[str, Any] = next((optimizer.state[p] for p in group["params"] if optimizer.state[p]), {})
         step = int(known.get("step", 0)) + 1
         group["eps"] = config.eps / math.sqrt(1 - config.betas[1] ** step)
 
