@@ -112,10 +112,10 @@ def answered(
     policy: Path, out: Path, split: str, prompts: int, answers: int, form: str
 ) -> list[dict[str, Any]]:
     """Rows of the policy's own answers, judged by the checker."""
-    from training.rewards.comparisons import compare
+    from training.rewards.comparisons import Sampling, compare
 
     if not out.exists():
-        compare(policy, out, split=split, num_prompts=prompts, num_answers=answers, form=form)
+        compare(policy, out, Sampling(split, prompts, answers), form=form)
     return [json.loads(line) for line in out.read_text().splitlines()]
 
 

@@ -20,6 +20,9 @@ QUIET = {
 }
 
 
+WORDLESS = {"RAY_BACKEND_LOG_LEVEL": "error"}
+"""Of commands: Ray's core would warn on their stderr of what they say themselves."""
+
 ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Of a cluster of one machine: Ray leaves 127.0.0.1 as it is, instead of looking for an outward address."""
 
@@ -45,7 +48,7 @@ def find_address(given: str | None) -> str:
 
 def import_ray() -> Any:
     """The ray package, made quiet. Raises UsageError without it."""
-    for name, value in QUIET.items():
+    for name, value in {**QUIET, **WORDLESS}.items():
         os.environ.setdefault(name, value)
     try:
         import ray
@@ -112,6 +115,15 @@ def _host_here(address: str) -> str | None:
     """The address of the node that `cluster up` started on this machine, if it belongs to that cluster."""
     state = read_json(state_path())
     return str(state["host"]) if state.get("address") == address and state.get("host") else None
+
+
+def is_silent(address: str) -> bool:
+    """Whether nobody listens at HOST:PORT. Does not import Ray."""
+    try:
+        _refuse_silence(address)
+    except Unreachable:
+        return True
+    return False
 
 
 def _refuse_silence(address: str) -> None:

@@ -19,13 +19,15 @@ from cluster.ray_actors import birth_of, same_process
 from cluster.ray_connect import NAMESPACE
 from cluster.ray_hosts import group_owner, hosts
 from cluster.ray_local import MARK
-from seedbed.errors import EXIT_OTHER, EXIT_PREEMPTED, EXIT_TRAINING, SeedbedError
+from seedbed.errors import EXIT_OTHER, EXIT_PREEMPTED, EXIT_TRAINING, SeedbedError, UsageError
 from seedbed.files import write_json
 from training.checkpoint.layout import list_steps
 from training.run_directory import TERMINAL_STATES, RunDirectory, read_json
 
 NAME = "controller"
 EVERY_S = 0.25
+END_RUNS_S = 30.0
+"""For the supervisors of a cluster that is going down to say their last word."""
 MAX_STARTS = 10
 """Supervisors of a run in a row that may die by a signal without a new checkpoint."""
 
@@ -81,13 +83,13 @@ class Controller:
         """New lines of a run's logs, see `cluster.run_logs.new_lines`."""
         from cluster.run_logs import new_lines
 
-        return new_lines(Path(run), offsets, names)
+        return new_lines(RunDirectory.existing(Path(run)).path, offsets, names)
 
     def start_offsets(self, run: str, since: float) -> dict[str, int]:
         """See `cluster.run_logs.offsets_at`."""
         from cluster.run_logs import offsets_at
 
-        return offsets_at(Path(run), since)
+        return offsets_at(RunDirectory.existing(Path(run)).path, since)
 
     def _work(self) -> None:
         while True:
@@ -212,6 +214,26 @@ def find_controller(ray: Any) -> Any | None:
         return ray.get_actor(NAME, namespace=NAMESPACE)
     except ValueError:
         return None
+
+
+def end_runs(ray: Any, *, now: bool) -> None:
+    """Stop what runs on a cluster that is going down, and what waits for it; UsageError unless it is
+    `now`."""
+    controller = find_controller(ray)
+    if controller is None:
+        return
+    runs = ask(ray, controller.state.remote())["runs"]
+    if runs and not now:
+        raise UsageError(
+            f"{len(runs)} run(s) are on it, or wait for it: {', '.join(run['run'] for run in runs)}",
+            "seedbed stop each of them; or say --now",
+        )
+    for run in runs:
+        ask(ray, controller.stop.remote(run["run"], True))
+    deadline = time.monotonic() + END_RUNS_S
+    while runs and time.monotonic() < deadline:
+        time.sleep(EVERY_S)
+        runs = ask(ray, controller.state.remote())["runs"]
 
 
 def get_controller(ray: Any, folder: Path, address: str) -> Any:

@@ -51,8 +51,9 @@ class RayWorker:
                     self._end, self._asked = self._actor.wait.remote(), time.monotonic()
             except self._ray.exceptions.RayTaskError as error:
                 self._code, self.place = EXIT_OTHER, f"{self.place} ({error.cause})"
-            except self._ray.exceptions.RayError:
-                self._code, self.place = LOST, f"{self.place}, which is lost,"
+            except self._ray.exceptions.RayError as error:
+                why = "which was low on memory" if "OUT_OF_MEMORY" in str(error) else "which is lost"
+                self._code, self.place = LOST, f"{self.place}, {why},"
         return self._code
 
     def terminate(self) -> None:

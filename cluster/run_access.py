@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cluster.output import note
+from cluster.queue import SUBMISSION
 from cluster.run_logs import new_lines, offsets_at
-from cluster.watch import run_status, unknown
+from cluster.watch import SILENT_S, run_status, unknown
 from seedbed.errors import SeedbedError, UsageError
-from training.run_directory import TERMINAL_STATES, RunDirectory, is_run
+from training.run_directory import TERMINAL_STATES, RunDirectory, is_run, read_json
 
 RUNS = Path("runs")
 POLL_S = 0.2
 RECONNECT_S = 1.0
+ASK_EVERY_S = 10.0
 
 
 class Access(Protocol):
@@ -37,7 +39,21 @@ class SeenRun:
         self.directory, self.path = path, str(path)
 
     def status(self) -> dict[str, Any]:
-        return run_status(self.directory)
+        """As `run_status`, but "unknown" of one that is not heard of and whose cluster does not answer."""
+        value = run_status(self.directory)
+        if value["state"] != "queued" and (value["silent_s"] or 0.0) <= SILENT_S:
+            return value
+        from cluster.ray_connect import is_silent
+
+        address = read_json(self.directory / SUBMISSION).get("address")
+        if not address or not is_silent(address):
+            return value
+        was = "queued" if value["state"] == "queued" else f"{value['state']} at step {value['step']}"
+        return {
+            **value,
+            "state": "unknown",
+            "message": f"its cluster at {address} does not answer; when last heard of, it was {was}",
+        }
 
     def lines(self, offsets: dict[str, int], names: list[str] | None) -> dict[str, Any]:
         return new_lines(self.directory, offsets, names)
@@ -119,6 +135,7 @@ def follow(
 ) -> None:
     """Tell every line from `offsets` on, once; `to_the_end`: until the run is over, whatever breaks."""
     is_lost = False
+    silence = Silence(access)
     while True:
         try:
             found = access.lines(offsets, names)
@@ -139,14 +156,37 @@ def follow(
         if not found["lines"] and not found["more"]:
             if found["is_over"] or not to_the_end:
                 return
+            silence.go_on()
             time.sleep(POLL_S)
+
+
+class Silence:
+    """Says once that nothing is known of a run that is waited for; asks now and then."""
+
+    def __init__(self, access: Access) -> None:
+        self._access, self._asked, self._is_told = access, time.monotonic(), False
+
+    def go_on(self) -> None:
+        """To be called while nothing comes."""
+        if time.monotonic() - self._asked > ASK_EVERY_S:
+            self.hear(status_of(self._access))
+
+    def hear(self, status: dict[str, Any]) -> None:
+        """A status that was asked for."""
+        self._asked = time.monotonic()
+        is_unknown = status["state"] == "unknown"
+        if is_unknown and not self._is_told:
+            note(f"! {status['name']}: {status['message']}; still waiting (Ctrl-C ends the waiting alone)")
+        self._is_told = is_unknown
 
 
 def wait_until_over(access: Access, timeout_s: float | None = None) -> dict[str, Any]:
     """Its status once it is over, or when the time is; being unreachable is no end."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    silence = Silence(access)
     while True:
         status = status_of(access)
+        silence.hear(status)
         is_over = status["state"] in TERMINAL_STATES and (status["exit_code"] is not None or not status["id"])
         if is_over or (deadline is not None and time.monotonic() > deadline):
             return status

@@ -6,7 +6,7 @@ from typing import Any
 from training.checkpoint.layout import list_steps, step_dir
 from training.config import items
 from training.goodput import save_costs, time_by_cause
-from training.metrics import read_events, scores_of, surviving_rows, time_shares
+from training.metrics import num_restarts, read_events, scores_of, surviving_rows, time_shares
 from training.run_directory import RunDirectory, read_json
 
 
@@ -36,7 +36,7 @@ def summarize_run(path: Path) -> dict[str, Any]:
         "goodput": last.get("goodput"),
         "time_by_cause": time_by_cause(path),
         "save_costs": save_costs(rows),
-        "restarts": sum(event.get("kind") == "restarted" for event in events),
+        "restarts": num_restarts(events),
         "recipe": read_json(path / "recipe.json").get("recipe"),
         "config_hash": read_json(path / "recipe.json").get("config_hash"),
         "started": events[0]["time"] if events else None,

@@ -22,7 +22,8 @@ def take_snapshot(run_dir: Path, asked_in: Path) -> tuple[Path, dict[str, Any]]:
     """Copy Seedbed's packages to `run_dir`/code; returns (that folder, what `code.json` says of it).
 
     `code.json` names commit and state of Seedbed's own checkout, if it is one, and of the one around
-    `asked_in`, where recipes of the user's own are; `*.diff` beside it hold what was not committed.
+    `asked_in`, where recipes of the user's own are; `*.diff` beside it hold what was not committed of files
+    that git tracks, and the others are named.
     """
     target = run_dir / FOLDER
     for room in ROOMS:
@@ -50,6 +51,8 @@ def snapshot_text(record: dict[str, Any]) -> str:
         text = f"{Path(found['checkout']).name} at commit {(found['commit'] or 'none')[:10]}"
         if found["changed"]:
             text += f", with changes to {len(found['changed'])} file(s), kept in {FOLDER}/{name}.diff"
+        if found["untracked"]:
+            text += f"; {len(found['untracked'])} file(s) that git does not track are named in code.json"
         told.append(text)
     return "; ".join(told) or "no git checkout"
 
@@ -62,10 +65,17 @@ def _checkout(folder: Path) -> Path | None:
 def _describe(checkout: Path, diff_path: Path) -> dict[str, Any]:
     commit = (_git(checkout, "rev-parse", "--verify", "-q", "HEAD") or "").strip()
     status = _git(checkout, "status", "--porcelain") or ""
-    changed = [line[3:] for line in status.splitlines()]
+    untracked = [line[3:] for line in status.splitlines() if line.startswith("??")]
+    changed = [line[3:] for line in status.splitlines() if not line.startswith("??")]
     if changed:
         write_atomic(diff_path, (_git(checkout, "diff", "HEAD") or "")[:MAX_DIFF_BYTES])
-    return {"checkout": str(checkout), "commit": commit, "dirty": bool(changed), "changed": changed}
+    return {
+        "checkout": str(checkout),
+        "commit": commit,
+        "dirty": bool(changed or untracked),
+        "changed": changed,
+        "untracked": untracked,
+    }
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

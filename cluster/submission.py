@@ -5,7 +5,7 @@ import secrets
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cluster.output import note
 from cluster.placement import Host, Placement, check_feasible
@@ -24,7 +24,7 @@ from training.batch_layout import batch_layout
 from training.catalogue import known_gpu
 from training.checkpoint.layout import list_steps
 from training.config import Config
-from training.run_directory import RunDirectory, is_run, read_json
+from training.run_directory import TERMINAL_STATES, RunDirectory, is_run, read_json
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ def submit(recipe: str, sets: list[str], run_path: Path, init_from: Path | None,
     run_path = run_path.absolute()
     if is_run(run_path):
         state = RunDirectory(run_path).status()["state"]
+        verb = "go on with it: seedbed resume" if state in TERMINAL_STATES else "look at it: seedbed status"
         raise UsageError(
-            f"{run_path} holds a run already ({state})",
-            f"go on with it: seedbed resume {run_path}; or choose another --run-dir",
+            f"{run_path} holds a run already ({state})", f"{verb} {run_path}; or choose another --run-dir"
         )
     address = find_address(ask_.address)
     ray = connect(address)
@@ -101,11 +101,30 @@ def resume(run: RunDirectory, sets: list[str], address: str | None = None) -> di
     submission = read_json(run.path / SUBMISSION)
     address = find_address(address or _still_there(submission))
     ray = connect(address)
-    with run.lock():
+    if run.status()["state"] == "finished" and not sets:
+        raise UsageError(
+            f"{run.path.name} has finished, at step {run.config().run.steps}",
+            f"seedbed resume {run.path} --set run.steps=N, with a larger number, makes it longer",
+        )
+    with _lock(run):
         announce(*prepare.resume(run.path, sets))
         run.write_status("queued", max(list_steps(run.path), default=0), "submitted again")
     write_json(run.path / SUBMISSION, {**submission, "address": address, "submitted": time.time()})
     return _enqueue(ray, run, address)
+
+
+def _lock(run: RunDirectory) -> IO[str]:
+    """Its lock; refused with what it does instead, when it is on its way already."""
+    try:
+        return run.lock()
+    except UsageError:
+        state = run.status()["state"]
+        if state in TERMINAL_STATES:
+            raise
+        raise UsageError(
+            f"{run.path.name} is on its way already ({state})",
+            f"seedbed status {run.path}, or seedbed stop {run.path} first",
+        ) from None
 
 
 def place(config: Config, ask_: Ask) -> Placement:

@@ -7,7 +7,7 @@ from typing import Any
 from cluster.queue import RECORD, SUBMISSION
 from seedbed.files import digest_of, read_lines
 from training.checkpoint.layout import MANIFEST, list_steps, step_dir
-from training.metrics import read_events, surviving_rows
+from training.metrics import num_restarts, read_events, surviving_rows
 from training.run_directory import TERMINAL_STATES, RunDirectory, read_json
 
 SILENT_S = 60.0
@@ -24,7 +24,9 @@ def run_status(path: Path) -> dict[str, Any]:
     """
     run = RunDirectory.existing(path)
     config, status, events = run.config(), run.status(), read_events(path)
-    rows = [row for row in surviving_rows(path) if row.get("kind") == "train"]
+    steps = config.run.steps
+    # A run that was made shorter and begins again has rows beyond its end, until the new ones come.
+    rows = [row for row in surviving_rows(path) if row.get("kind") == "train" and row["step"] <= steps]
     last: dict[str, Any] = rows[-1] if rows else {}
     state = status["state"]
     beats = [read_json(beat) for beat in (path / "heartbeats").glob("rank-*.json")]
@@ -40,14 +42,14 @@ def run_status(path: Path) -> dict[str, Any]:
         "message": status.get("message", ""),
         "silent_s": None if is_over or state == "queued" else silent_s,
         "step": max(int(last.get("step", 0)), int(status.get("step", 0)) if is_over else 0),
-        "steps": config.run.steps,
+        "steps": steps,
         "tokens": last.get("tokens", 0),
         "loss": last.get("loss"),
         "tokens_per_s": last.get("tokens_per_s"),
         "mfu": last.get("mfu_causal"),
-        "left_s": None if is_over else _left_s(rows, config.run.steps),
+        "left_s": None if is_over else _left_s(rows, steps),
         "checkpoint": _checkpoint(path),
-        "restarts": sum(event.get("kind") in ("restarted", "supervisor_died") for event in events),
+        "restarts": num_restarts(events),
         "goodput": last.get("goodput"),
         "ranks": config.engine.num_ranks,
         "hosts": _hosts(events),

@@ -22,7 +22,7 @@ from data.examples.table import ExampleTable
 from data.shards import Dataset
 from seedbed.errors import DataError
 from seedbed.statistics import Estimate, ratio_interval, share_interval
-from training.rewards.calibration import expected_calibration_error, fitted_temperature
+from training.rewards.calibration import expected_calibration_error, fitted_temperature, is_at_an_end
 from training.rewards.scoring import RewardScorer
 
 NUM_MARGIN_BINS = 5
@@ -137,10 +137,15 @@ def described(result: dict[str, Any]) -> str:
             ""
             if fit["temperature"] is None
             else f", {fit['ece_after']:.3f} at tau = {fit['temperature']:.3g}"
+            + (
+                " (no temperature fits: most pairs are in one order)"
+                if is_at_an_end(fit["temperature"])
+                else ""
+            )
         ),
     ]
     lines += [
-        f"  |difference| {row['from']:.2f} to {row['to']:.2f}: {row['value']:.1%} of {row['pairs']}"
+        f"  |difference| {row['from']:.3g} to {row['to']:.3g}: {row['value']:.1%} of {row['pairs']}"
         for row in result["by_margin"]
     ]
     return "\n".join(lines)

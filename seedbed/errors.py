@@ -87,6 +87,10 @@ class Preempted(SeedbedError):
     exit_code = EXIT_PREEMPTED
 
 
+class StoppedUnsaved(SeedbedError):
+    """The run was asked to stop before there was a checkpoint: no failure, and nothing to go on from."""
+
+
 class Corrupted(SeedbedError):
     """A processor gave two results for the same work."""
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from seedbed.errors import ConfigError
+from seedbed.progress import human_bytes
 from training.batch_layout import batch_layout
 from training.catalogue import Device
 from training.config import Config
@@ -80,8 +81,8 @@ def search(config: Config, machines: Machines) -> list[Layout]:
         smallest = min(found, key=lambda layout: layout.total_bytes)
         memory = machines.device.memory_bytes
         raise ConfigError(
-            f"no layout fits {memory / 1e9:.0f} GB of one {machines.device.name}: the smallest takes "
-            f"{smallest.total_bytes / 1e9:.1f} GB, with {assignments(smallest.settings)}",
+            f"no layout fits {human_bytes(memory)} of one {machines.device.name}: the smallest takes "
+            f"{human_bytes(smallest.total_bytes)}, with {assignments(smallest.settings)}",
             "take more devices or larger ones, a shorter context, or objective.num_chunks above 1",
         )
     return sorted(fitting, key=lambda layout: (-layout.tokens_per_s, layout.total_bytes))
@@ -138,6 +139,16 @@ def _with_engine(config: Config, asked: dict[str, Any]) -> Config | None:
         return Config(**{**sections, "engine": engine})
     except ValidationError:
         return None
+
+
+def shared_out(config: Config) -> Config:
+    """`config`, with the largest micro-batch size that its ranks can share, where its own leaves some
+    without."""
+    sizes = _micro_batch_sizes(config)
+    if config.batch.micro_batch_size in sizes or not sizes:
+        return config
+    batch = config.batch.model_copy(update={"micro_batch_size": sizes[-1]})
+    return config.model_copy(update={"batch": batch})
 
 
 def _micro_batch_sizes(config: Config) -> list[int]:

@@ -12,6 +12,11 @@ def read_events(run_dir: Path) -> list[dict[str, Any]]:
     return list(read_lines(run_dir / "events.jsonl"))
 
 
+def num_restarts(events: list[dict[str, Any]]) -> int:
+    """How often workers, or the supervisor itself, were started again."""
+    return sum(event.get("kind") in ("restarted", "supervisor_died") for event in events)
+
+
 def surviving_rows(run_dir: Path) -> list[dict[str, Any]]:
     """Rows of `metrics.jsonl` whose steps are part of the final weights.
 

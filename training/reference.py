@@ -10,6 +10,7 @@ The key is a hash of all that they depend on. Processes that ask at once compute
 import contextlib
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,13 @@ def _read(folder: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
     try:
         content = json.loads((folder / MANIFEST).read_bytes())
         digest = content.pop("digest")
-    except (OSError, ValueError, KeyError) as error:
+    except FileNotFoundError:
+        raise DataError(f"{folder} holds no log-probabilities") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        print(f"! {folder} is damaged, and is computed again", file=sys.stderr)
         raise DataError(f"{folder} holds no log-probabilities: {error}") from error
     if digest != digest_of(content):
+        print(f"! {folder} is damaged, and is computed again", file=sys.stderr)
         raise DamagedError(f"{folder / MANIFEST} does not match its own digest")
     file = VerifiedFile(folder / VALUES, content["file"], DamagedError, "delete it: it is computed again")
     values = np.frombuffer(file.read_all(), dtype="<f4")

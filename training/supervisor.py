@@ -21,6 +21,7 @@ from seedbed.errors import (
     DataError,
     Preempted,
     SeedbedError,
+    StoppedUnsaved,
     TrainingError,
     UsageError,
 )
@@ -92,7 +93,9 @@ class Supervisor:
             self._restart_until_done(tails)
             state, message = "finished", ""
         except SeedbedError as error:
-            state, message = "preempted" if isinstance(error, Preempted) else "failed", error.message
+            state, message = "failed", error.message
+            if isinstance(error, (Preempted, StoppedUnsaved)):
+                state = "preempted"
             raise
         finally:
             # First the workers, then the last word on how the run ended.
@@ -328,7 +331,7 @@ class Supervisor:
         text = f"stopped {how}".rstrip()
         again = f"seedbed train --resume {self.run.path}"
         if newest < 0:
-            return SeedbedError(f"{text}, before anything was saved", f"begin again with: {again}")
+            return StoppedUnsaved(f"{text}, before anything was saved", f"begin again with: {again}")
         return Preempted(f"{text}; step {newest} is saved", f"go on with: {again}")
 
     def _last_words(self, rank: int) -> str:

@@ -1,14 +1,18 @@
 """`seedbed cluster`, `submit`, `status`, `logs`, `stop`, `resume`: runs on a cluster, and runs in general."""
 
 import re
+import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cluster.commands.options import Json, JsonLines, Sets
 from cluster.output import command, emit, emit_line, note
 from seedbed.errors import SeedbedError, UsageError
+
+if TYPE_CHECKING:
+    from cluster.run_access import Access
 
 app = typer.Typer(help="Start, stop and look at a Ray node on this machine.", no_args_is_help=True)
 
@@ -80,8 +84,8 @@ def down(
     from cluster.ray_local import running_node
 
     node = running_node()
-    if node and node["is_head"] and not now:
-        _refuse_busy(node["address"])
+    if node and node["is_head"]:
+        _end_runs(node["address"], now=now)
     emit(
         end(),
         json=json,
@@ -91,23 +95,18 @@ def down(
     )
 
 
-def _refuse_busy(address: str) -> None:
+def _end_runs(address: str, *, now: bool) -> None:
     from cluster.ray_connect import connect
-    from cluster.ray_controller import ask, find_controller
+    from cluster.ray_controller import end_runs
 
     try:
-        ray = connect(address)
-        controller = find_controller(ray)
-        runs = ask(ray, controller.state.remote())["runs"] if controller else []
+        end_runs(connect(address), now=now)
+    except UsageError:
+        raise
     except SeedbedError as error:
         note(f"! what runs on it is unknown: {error.message}")
-        return
     finally:
         _disconnect()
-    if busy := [run["run"] for run in runs if run["pid"]]:
-        raise UsageError(
-            f"{len(busy)} run(s) are on it: {', '.join(busy)}", "seedbed stop each of them; or say --now"
-        )
 
 
 @app.command("status")
@@ -127,7 +126,8 @@ def cluster_status(address: Address = None, json: Json = False) -> None:
     except SeedbedError as error:
         if isinstance(error, UsageError):
             raise
-        value = {"state": "unknown", "address": address, "hosts": [], "message": error.message}
+        message = f"{error.message}\n  fix: {error.fix}" if error.fix else error.message
+        value = {"state": "unknown", "address": address, "hosts": [], "message": message}
     finally:
         _disconnect()
     emit(value, json=json, render=_cluster_text)
@@ -264,14 +264,18 @@ def logs(
     address: Address = None,
     json: JsonLines = False,
 ) -> None:
-    """What a run's processes said: every line once. --json tells where each line ends in its log."""
-    import time
+    """What a run's processes said: every line once. --json tells where each line ends in its log.
 
+    The supervisor tells of steps, saves and restarts; ranks have little to say while all is well.
+    """
     from cluster.run_access import find_run, follow
 
     names = [f"rank-{number}" for number in _ranks(rank)] or None
     access = find_run(run, address)
-    offsets = access.offsets_at(time.time() - _seconds(since)) if since else _offsets(start or [])
+    offsets = _offsets(start or [])
+    _refuse_unknown_logs(access, {*(names or []), *offsets})
+    if since:
+        offsets = access.offsets_at(time.time() - _seconds(since))
     width = 10
 
     def tell(line: dict[str, Any]) -> None:
@@ -279,6 +283,18 @@ def logs(
 
     follow(access, names, offsets, tell, to_the_end=is_followed)
     _disconnect()
+
+
+def _refuse_unknown_logs(access: "Access", names: set[str]) -> None:
+    """Logs that are there, or may come to be: those of ranks that a run has had may be more than it has."""
+    from cluster.run_access import status_of
+
+    ranks = int(status_of(access).get("ranks", 0)) if names else 0
+    odd = names - {"supervisor", *(f"rank-{number}" for number in range(ranks))}
+    if ranks and odd and (odd := odd - access.lines({}, None)["offsets"].keys()):
+        raise UsageError(
+            f"there is no log {min(odd)}", f"there are supervisor, and rank-0 to rank-{ranks - 1}"
+        )
 
 
 def _ranks(text: str) -> list[int]:
@@ -336,7 +352,13 @@ def stop(
     access = find_run(run, address)
     value = status_of(access)
     if value["state"] in TERMINAL_STATES:
-        raise UsageError(f"{run} is not running: {value['state']}", f"seedbed resume {run} goes on with it")
+        again = "--set run.steps=N makes it longer" if value["state"] == "finished" else "goes on with it"
+        raise UsageError(f"{run} is not running: {value['state']}", f"seedbed resume {run} {again}")
+    if value["state"] == "unknown":
+        raise SeedbedError(
+            f"{run} cannot be asked to stop: {value['message']}",
+            "try again when it answers; if it is gone for good, seedbed resume goes on elsewhere",
+        )
     access.stop(now=now)
     value = wait_until_over(access) if wait else status_of(access)
     _disconnect()

@@ -19,7 +19,7 @@ def preview(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show examples as they are trained on: the tokens that are learned coloured, the others plain."""
+    """Show examples as they are trained on: tokens that are learned in colour and \u27e6brackets\u27e7."""
     from data.examples.preview import preview
 
     emit(preview(path, split, count, first), json=json, render=_shown)
@@ -40,6 +40,10 @@ def _shown(value: dict[str, Any]) -> Any:
         several = len(example["candidates"]) > 1
         for candidate in example["candidates"]:
             rank = f", rank {candidate['rank']}" if several else ""
+            if value["format"] == "feedback":
+                rank = ", bad" if candidate["rank"] else ", good"
+            if example["margin"]:
+                rank += f", margin {example['margin']:g}"
             trained = sum(stop - start for start, stop in candidate["spans"])
             parts.append(
                 Text(
@@ -48,7 +52,9 @@ def _shown(value: dict[str, Any]) -> Any:
             )
             text = Text()
             for piece in candidate["pieces"]:
-                text.append(piece["text"], style="bold green" if piece["trained"] else "dim")
+                # Marks too, for where there are no colours.
+                shown = f"\u27e6{piece['text']}\u27e7" if piece["trained"] else piece["text"]
+                text.append(shown, style="bold green" if piece["trained"] else "dim")
             parts.append(text)
     return Group(*parts)
 
@@ -59,36 +65,61 @@ def judge(
     out: Annotated[Path, typer.Option("--out", help="JSONL to write.")] = Path("comparisons.jsonl"),
     split: Annotated[str, typer.Option(help="Whose prompts: train or holdout.")] = "train",
     prompts: Annotated[int, typer.Option(min=1, help="Prompts to answer.")] = 300,
-    answers: Annotated[int, typer.Option(min=2, help="Answers to each.")] = 3,
+    answers: Annotated[int, typer.Option(min=1, help="Answers to each.")] = 3,
     temperature: Annotated[float, typer.Option(min=0, help="How answers are sampled.")] = 0.8,
     form: Annotated[
-        str, typer.Option("--as", help="preference: best and worst; ranking: all.")
+        str,
+        typer.Option(
+            "--as", help="preference: best and worst; ranking: all; best: the best, to fine-tune on."
+        ),
     ] = "preference",
+    at_least: Annotated[
+        float | None, typer.Option("--at-least", help="Leave out prompts whose best answer scores less.")
+    ] = None,
+    reward: Annotated[
+        list[Path] | None,
+        typer.Option("--reward", metavar="RUN", help="Judge by this reward model. Repeatable: an ensemble."),
+    ] = None,
+    combine: Annotated[
+        str, typer.Option(help="Of an ensemble: mean, worst, or penalised (mean less variance).")
+    ] = "mean",
     seed: Annotated[int, typer.Option(help="Answers are a function of it.")] = 0,
     json: Json = False,
 ) -> None:
-    """Sample answers of a run of sft-demo, and have a checker of Python prefer some to others."""
-    from training.rewards.comparisons import compare
+    """Sample answers of a run, and have a checker of Python, or reward models, prefer some to others.
+
+    The run must have learnt examples with the plain template, as sft-demo does. The rows are to be trained
+    on: --as best is best-of-n, and with --at-least rejection sampling.
+    """
+    from training.rewards.comparisons import Sampling, compare
+    from training.rewards.judges import RewardModels
+    from training.rewards.scoring import RewardScorer
 
     value = compare(
         run,
         out,
-        split=split,
-        num_prompts=prompts,
-        num_answers=answers,
-        temperature=temperature,
+        Sampling(split, prompts, answers, temperature, seed),
         form=form,
-        seed=seed,
+        judge=RewardModels(RewardScorer(reward, how=combine)) if reward else None,
+        at_least=at_least,
     )
     emit(value, json=json, render=_judged)
 
 
 def _judged(value: dict[str, Any]) -> str:
-    shares = ", ".join(f"{value[name]:.3f} {name.replace('_', ' ')}" for name in ("parse", "uses_arguments"))
-    return (
-        f"{value['rows']:,} comparisons in {value['out']}\n"
-        f"left out: {value['alike']:,} prompts whose answers are as good as each other, "
-        f"{value['too_long']:,} longer than the context\n"
-        f"{value['answers']:,} answers: {shares}, {value['right_length']:.3f} right length; "
-        f"score {value['score']:.2f} of 4"
-    )
+    lines = [
+        f"{value['rows']:,} rows of data.format = "
+        f'"{"prompt-response" if value["form"] == "best" else value["form"]}" in {value["out"]}',
+        f"left out: {value['left_out']:,} prompts without an answer that is good enough, or better than "
+        f"another; {value['too_long']:,} longer than the context",
+    ]
+    if "parse" in value:
+        lines.append(
+            f"{value['answers']:,} answers: {value['parse']:.3f} parse, {value['uses_arguments']:.3f} use "
+            f"their arguments, {value['right_length']:.3f} right length; score {value['score']:.2f} of 4"
+        )
+    else:
+        lines.append(
+            f"{value['answers']:,} answers: reward {value['score']:.3f}, deviation {value['deviation']:.3f}"
+        )
+    return "\n".join(lines)

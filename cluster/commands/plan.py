@@ -58,7 +58,10 @@ def plan(
         value = _of_run(Path(recipe), [*asked.items(), ("--set", sets)])
     elif (count := _of_mine(on)) is not None:
         if nodes is not None:
-            raise UsageError("--nodes counts machines of the devices that --on names", "--on 8xH100")
+            raise UsageError(
+                f"--nodes {nodes} counts machines of the devices that --on names, and this is one machine",
+                "leave it out, or name the devices: --on 8xH100",
+            )
         ranks = [f"engine.num_ranks={count}"] if count else []
         value = _here(recipe, [*(sets or []), *ranks], price, mttf, search)
     else:
@@ -130,9 +133,12 @@ def _elsewhere(
     search: bool,
 ) -> tuple[dict[str, Any], UsageError | None]:
     """(by calculation alone, without torch; why such a layout is refused)."""
+    from training.layout_search import shared_out
     from training.plan import layouts, make_plan, proposals, refusal
 
     config, machines = _placed(recipe, sets, on, nodes)
+    if search:
+        config = shared_out(config)
     value = make_plan(config, Path("runs"), machines=machines, price_per_device_hour=price, mttf_h=mttf)
     value["layouts"] = layouts(config, machines)
     if search:

@@ -1,6 +1,6 @@
 """`seedbed settings`: every field of a configuration, what it means and what it is unless set."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -33,6 +33,7 @@ def settings(
             "name": f"{name}.{field}",
             "of": of,
             "default": info.get_default(call_default_factory=True),
+            "choices": [choice for choice in get_args(info.annotation) if isinstance(choice, str)],
             "kind": kind_of(name, field),
             "meaning": " ".join((info.description or "").split()),
         }
@@ -46,6 +47,6 @@ def settings(
 def _shown(value: dict[str, Any]) -> str:
     return "\n".join(
         f"{row['name']} = {row['default']!r}  ({', '.join(filter(None, (row['of'], row['kind'])))})\n"
-        f"    {row['meaning']}"
+        f"    {row['meaning']}" + (f" One of {', '.join(row['choices'])}." if row["choices"] else "")
         for row in value["settings"]
     )

@@ -71,8 +71,10 @@ class ExampleBuild:
             reasons = Counter(drop.reason for drop in self._drops)
             found = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items()))
             first = f"; the first: {self._drops[0].source}: {self._drops[0].detail}" if self._drops else ""
+            if not self._drops:
+                raise DataError(f"source {self.source.name} is empty", "give a file with rows")
             raise DataError(
-                f"source {self.source.name} has no example to learn from (dropped: {found or 'none'}{first})",
+                f"source {self.source.name} has no example to learn from (dropped: {found}{first})",
                 f"give rows of data.format = {self.config.format!r}, or name the format that they are of",
             )
         return self._manifest(described, tokenizer, template, tables)
@@ -212,7 +214,8 @@ def _tell(tokenizer: Tokenizer, template: Template) -> None:
     if template.spelled:
         print(
             f"notice: the tokenizer has no special token {', '.join(template.spelled)}: the template "
-            f"{template.origin} spells each as text",
+            f"{template.origin} spells each as text, so that a message which does the same cannot be told "
+            "from a turn",
             file=sys.stderr,
         )
     if "space before" in tokenizer.lossy_because:

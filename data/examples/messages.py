@@ -12,6 +12,7 @@ A prompt may be a text or a list of messages everywhere. A row that is none of t
 reason that is counted and a detail for a person.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,7 +90,7 @@ def candidates_of(row: dict[str, Any], format: str) -> Candidates:
 
 
 def _messages(row: dict[str, Any]) -> Candidates:
-    key = "messages" if "messages" in row else "conversations"
+    key = "conversations" if "conversations" in row else "messages"
     return Candidates((conversation(_given(row, key), _tools(row)),))
 
 
@@ -119,8 +120,8 @@ def _preference(row: dict[str, Any]) -> Candidates:
         row, sides = {**row, "prompt": sides[0][:shared]}, [side[shared:] for side in sides]
     _refuse_identical(sides)
     margin = row.get("margin", 0.0)
-    if isinstance(margin, bool) or not isinstance(margin, int | float):
-        raise Rejected("malformed", f'"margin" is {margin!r}, not a number')
+    if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin < math.inf:
+        raise Rejected("malformed", f'"margin" is {margin!r}, not a number from 0 on')
     chosen, rejected = (_answered(row, side) for side in sides)
     return Candidates((chosen, rejected), (0, 1), float(margin))
 
@@ -136,6 +137,8 @@ def _ranking(row: dict[str, Any]) -> Candidates:
     if not isinstance(responses, list) or not 2 <= len(responses) <= MAX_CANDIDATES:
         raise Rejected("malformed", f'"responses" must be a list of 2 to {MAX_CANDIDATES} answers')
     _refuse_identical(responses)
+    if len({digest_of(response) for response in responses}) < len(responses):
+        raise Rejected("repeated_answer", "an answer occurs twice, so that it would be preferred to itself")
     order: list[Any] = list(range(len(responses)))
     if "ranks" in row:
         order = _numbers(row, "ranks", len(responses))
@@ -251,7 +254,8 @@ def _given(row: dict[str, Any], *names: str) -> Any:
         if row.get(name) is not None:
             return row[name]
     fields = " or ".join(f'"{name}"' for name in names)
-    raise Rejected("missing_field", f"field {fields} is missing; the row has {', '.join(list(row)[:20])}")
+    what = "null" if any(name in row for name in names) else "missing"
+    raise Rejected("missing_field", f"field {fields} is {what}; the row has {', '.join(list(row)[:20])}")
 
 
 def _numbers(row: dict[str, Any], name: str, count: int) -> list[float]:

@@ -47,7 +47,13 @@ def preview(path: str, split: str = "train", count: int = 3, first: int | None =
             ]
             rank = int(table.ranks[sequence])
             candidates.append({"rank": rank, "tokens": len(ids), "spans": spans, "pieces": pieces})
-        shown.append({"example": number, "candidates": candidates})
+        shown.append(
+            {
+                "example": number,
+                "margin": float(table.margins[table.firsts[number]]),
+                "candidates": candidates,
+            }
+        )
     about = dataset.manifest["examples"]
     return {
         "path": dataset.location.root,

@@ -44,7 +44,7 @@ class Fitting:
             what = "truncated" if self.policy == "truncate" else "left out"
             told.append(f"{self.num_too_long:,} longer than the context are {what}")
         if self.num_prompts_too_long:
-            told.append(f"{self.num_prompts_too_long:,} whose prompt alone is are left out")
+            told.append(f"{self.num_prompts_too_long:,} are left out, since their prompt alone is longer")
         return ", ".join(told)
 
 

@@ -117,5 +117,6 @@ def nothing_fits(split: Split, context: int, counted: str) -> TooLittleData:
     """The error of a split of which no example fits into the context."""
     return TooLittleData(
         f"the {split.name} split has no example that fits into model.context = {context} ({counted})",
-        'give more or shorter examples, set a larger model.context, or objective.too_long = "truncate"',
+        'give more or shorter examples, or set a larger model.context; objective.too_long = "truncate" keeps '
+        "those of which the prompt fits",
     )

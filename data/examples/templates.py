@@ -13,6 +13,8 @@ end of turn.
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from importlib import resources
@@ -31,6 +33,8 @@ from seedbed.errors import ConfigError, DataError, nearest
 from seedbed.files import digest_of
 
 SUFFIX = ".jinja"
+TRIAL_S = 20
+"""For a template that is not ours, with the start of the process that tries it."""
 BEGIN, END, GUARD = MARKS
 BEGINNINGS = ("<s>", "<|begin_of_text|>", "<bos>", "[CLS]")
 """What makers of tokenizers call the token that a text begins with."""
@@ -93,6 +97,7 @@ class Template:
                     (f"did you mean {guess!r}? " if guess else "")
                     + f"shipped are {', '.join(shipped)}; or give the path of a {SUFFIX} file",
                 ) from None
+            _try_apart(name_or_path, source, tokenizer)
         template = cls(source, name_or_path, tokenizer.special_ids, tokenizer.end_of_text)
         template.check()
         return template
@@ -138,10 +143,11 @@ class Template:
                 raise_exception=_raise,
                 **self._names,
             )
-        except Rejected:
+        except (Rejected, MemoryError):
             raise
         except Exception as error:  # whatever an expression of the template raises
-            raise Rejected("template", f"{self.origin} cannot render it: {error}") from error
+            reason = str(error).strip() or type(error).__name__
+            raise Rejected("template", f"{self.origin} cannot render it: {reason}") from error
 
     def _by_prefixes(self, messages: list[Message], tools: list[Any], text: str) -> list[Piece]:
         """An answer begins where the text that asks for it ends, and ends where the next turn begins."""
@@ -209,7 +215,8 @@ class Template:
                 if not text.startswith(before) or not text.startswith(upto) or len(before) != begins.pop(0):
                     raise self._unusable(
                         f"the text before answer {number} is another when the answer is asked for than when "
-                        "it is there, so that no model would be asked as it was trained"
+                        "it is there, so that no model would be asked as it was trained (does it write the "
+                        "assistant's header when add_generation_prompt is true?)"
                     )
 
     def _unusable(self, why: str) -> DataError:
@@ -217,6 +224,25 @@ class Template:
             f"the chat template {self.origin} cannot be trained on: {why}",
             "put {% generation %} and {% endgeneration %} around what the assistant writes, its end of turn "
             "included, and let no turn depend on later ones",
+        )
+
+
+def _try_apart(origin: str, source: str, tokenizer: Tokenizer) -> None:
+    """ConfigError for a template of somebody's that never ends, or takes all memory, where it does no
+    harm."""
+    given = json.dumps([source, origin, dict(tokenizer.special_ids), tokenizer.end_of_text])
+    command = [sys.executable, "-P", "-m", "data.examples.template_trial"]
+    try:
+        done = subprocess.run(
+            command, input=given.encode(), capture_output=True, timeout=TRIAL_S, check=False
+        )
+        is_well = done.returncode == 0
+    except subprocess.TimeoutExpired:
+        is_well = False
+    if not is_well:
+        raise ConfigError(
+            f"{origin} took more than {TRIAL_S} s, or a gigabyte of memory, to render a short conversation",
+            "let it loop over messages and tools alone",
         )
 
 

@@ -103,6 +103,8 @@ def test_a_submitted_run_is_the_run_that_a_laptop_makes(cluster, undisturbed, fi
     assert {line["log"] for line in ends} >= {"supervisor"}
     again = cluster("submit", "gpt-demo", "--run-dir", "runs/first", *assignments())
     assert (again.code, "holds a run already (finished)" in again.stderr) == (2, True)
+    longer = cluster("resume", "first")
+    assert (longer.code, "--set run.steps=N, with a larger number" in longer.stderr) == (2, True)
 
 
 @pytest.mark.long

@@ -98,7 +98,10 @@ def test_examples_longer_than_the_context_go_by_the_policy(tmp_path):
         1,
         1,
     )
-    assert "1 longer than the context are left out, 1 whose prompt alone is" in dropped.fitting.described()
+    assert (
+        "1 longer than the context are left out, 1 are left out, since their prompt"
+        in dropped.fitting.described()
+    )
     cut = SupervisedStream(examples, 16, 0, too_long="truncate", pack=False)
     assert cut.num_examples == 3
     assert sorted(cut.batch(0, 3).weights.sum(1).tolist()) == [4, 13, 15]

@@ -9,11 +9,13 @@ from chat_cases import END_OF_TURN, ROWS, TEMPLATES, WITHOUT_TOOLS, tokenizer, t
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.examples import templates
 from data.examples.encoding import ChatEncoder
 from data.examples.messages import Rejected, candidates_of, conversation
 from data.examples.templates import Template
 from seedbed.errors import ConfigError, DataError
 
+SHIPPED = Path(templates.__file__).parent / "chat_templates"
 GOLDEN = Path(__file__).parent.parent / "golden" / "chat"
 
 
@@ -195,3 +197,25 @@ def test_a_template_cannot_reach_out_of_its_sandbox(tmp_path):
     source = "{{ ''.__class__.__mro__[1].__subclasses__() }}" + MARKED
     with pytest.raises(DataError, match=r"unsafe|none of the usual"):
         Template.load(written(tmp_path, source), tokenizer())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{% set x = 10 ** 100000000 %}",
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{% set ns = namespace(s='a') %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
+    ],
+)
+def test_a_template_without_end_is_refused_where_it_does_no_harm(tmp_path, line):
+    """A file from somewhere would take a build's machine down."""
+    path = tmp_path / "mine.jinja"
+    path.write_text((SHIPPED / "chatml.jinja").read_text() + line)
+    with pytest.raises(ConfigError, match=r"mine\.jinja took more than 20 s, or a gigabyte"):
+        Template.load(str(path), tokenizer())
+
+
+def test_a_template_of_ones_own_is_taken(tmp_path):
+    path = tmp_path / "mine.jinja"
+    path.write_text((SHIPPED / "chatml.jinja").read_text())
+    assert Template.load(str(path), tokenizer()).source == Template.load("chatml", tokenizer()).source

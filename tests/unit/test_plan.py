@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from cluster.main import app
 from training.catalogue import CATALOGUE, device_named, known_gpu
-from training.layout_search import Machines, every_engine_and_policy, search
+from training.layout_search import Machines, every_engine_and_policy, search, shared_out
 from training.memory_plan import memory_by_part
 from training.plan import measure
 from training.recipes import load_config
@@ -80,7 +80,7 @@ def test_a_layout_that_does_not_fit_is_refused_with_one_that_does():
 def test_nothing_that_fits_is_said_with_the_nearest():
     code, _, error = run("llama-8b", "--on", "1xA100-40GB", "--search", "--set", "batch.tokens_per_step=8192")
     assert code == 2
-    assert "no layout fits 40 GB" in error
+    assert "no layout fits 37.3 GiB of one A100-40GB" in error
     assert "more devices" in error
 
 
@@ -153,6 +153,19 @@ def test_a_search_proposes_the_fastest_that_fits():
     asked = load_config("llama-8b", ["engine.num_ranks=64", "engine.device=cuda", *settings])
     assert memory_by_part(asked)["total"] <= machines.device.memory_bytes
     assert {layout.settings.get("engine.replicas", 1) for layout in found} > {1}
+
+
+def test_a_search_shares_a_batch_out_among_more_ranks_than_it_has_micro_batches():
+    """It would be refused before it could say which micro-batch is small enough."""
+    config = load_config("gpt2-124m", ["engine.num_ranks=64", "engine.device=cuda", "engine.precision=bf16"])
+    few = config.batch.model_copy(update={"tokens_per_step": 64 * config.model.context})
+    made = shared_out(config.model_copy(update={"batch": few}))
+    assert made.batch.micro_batch_size == 1
+    assert all(
+        layout.settings["batch.micro_batch_size"] == 1
+        for layout in search(made, Machines(device_named("H100"), 8))
+    )
+    assert shared_out(made) is made
 
 
 def test_a_search_proposes_nothing_that_is_refused():

@@ -107,3 +107,8 @@ def test_answers_become_pairs_or_rankings_or_nothing():
     assert _row("id", "p", answers, "ranking")["responses"] == ["a", "c", "b"]
     assert _row("id", "p", {"a": 1.0, "b": 1.0}, "preference") is None
     assert _row("id", "p", {"a": 1.0}, "preference") is None
+    best = _row("id", "p", {"a": 1.0}, "best")
+    assert (best["prompt"], best["response"], best["judged"]) == ("p", "a", 1.0)
+    assert _row("id", "p", answers, "best", at_least=3.0)["response"] == "a"
+    assert _row("id", "p", answers, "best", at_least=3.1) is None
+    assert _row("id", "p", {}, "best") is None

@@ -57,6 +57,11 @@ def fitted_temperature(differences_N: NDArray[np.float64]) -> float:
     return math.exp(-(low + high) / 2)
 
 
+def is_at_an_end(temperature: float) -> bool:
+    """Whether it is one of those that stand for 0 and infinity."""
+    return temperature in (1 / MAX_SCALE, 1 / MIN_SCALE)
+
+
 def _slope(differences_N: NDArray[np.float64], scale: float) -> float:
     """Of the log-likelihood in the scale 1/tau."""
     return float((differences_N * _sigmoid(-scale * differences_N)).sum())

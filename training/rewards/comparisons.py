@@ -1,11 +1,22 @@
-"""Comparisons from a model's own answers: sampled for the prompts of its dataset, judged by a checker.
+"""Rows to train on from a model's own answers: sampled for the prompts of its dataset, scored by a judge.
 
-An answer is a function of (weights, prompt, seed, number): the same command gives the same file.
+    preference  the best and the worst answer to a prompt: for a reward model, or DPO
+    ranking     all of them
+    best        the best one alone, if it is good enough: best-of-n, or rejection sampling (Bai et al. 2022,
+                Touvron et al. 2023), for supervised fine-tuning
+
+Sampled with the newest policy, judged and trained on again, round by round, with the rows of earlier rounds:
+that is DAgger (Ross et al. 2011). An answer is a function of (weights, prompt, seed, number): the same
+command gives the same file.
 """
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from data.examples.table import ExampleTable, format_of
 from data.order import Permutation
@@ -16,110 +27,157 @@ from seedbed.files import write_atomic
 from seedbed.progress import Progress
 from seedbed.randomness import seed64
 from training.checkpoint.models import LoadedModel, load_model
-from training.rewards.python_checker import Verdict, check
+from training.rewards.judges import Answer, Judge, PythonChecker, RewardModels
 
-FORMATS = ("preference", "ranking")
+FORMS = ("preference", "ranking", "best")
 AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which prompts are answered, and how."""
+
+    split: str = "train"
+    num_prompts: int = 300
+    num_answers: int = 3
+    temperature: float = 0.8
+    seed: int = 0
 
 
 def compare(
     run: Path,
     out: Path,
+    sampling: Sampling = Sampling(),
     *,
-    split: str = "train",
-    num_prompts: int = 300,
-    num_answers: int = 3,
-    temperature: float = 0.8,
     form: str = "preference",
-    seed: int = 0,
+    judge: Judge | None = None,
+    at_least: float | None = None,
 ) -> dict[str, Any]:
-    """Write `out`, JSON Lines of data.format `form`, and return what became of the prompts.
+    """Write `out`, JSON Lines of a form above, and return what became of the prompts.
 
-    The run must have been trained on data.format = "python-functions" with data.template = "plain". Prompts
-    whose answers are all as good are left out and counted; the best and the worst answer make a pair, all
-    make a ranking.
+    The run must have been trained with data.template = "plain"; without a judge, the checker of Python
+    scores, and data.format must have been "python-functions". Prompts whose answers are all as good, or of
+    which none scores `at_least` so much, are left out and counted.
     """
-    if form not in FORMATS or num_answers < 2:
+    if form not in FORMS or sampling.num_answers < 1 + (form != "best"):
         raise UsageError(
-            f"comparisons of {num_answers} answers as {form!r}", f"use 2 or more, as {' or '.join(FORMATS)}"
+            f"{sampling.num_answers} answer(s) as {form!r}",
+            f"the forms are {', '.join(FORMS)}; to compare takes 2 answers or more",
         )
     loaded = load_model(run)
-    dataset = _dataset(loaded)
-    tokenizer, table = dataset.tokenizer(), ExampleTable.of(dataset, split)
-    context = loaded.config.model.context
-    chosen, num_too_long = _prompts(table, context, num_prompts, seed)
-    engine = Engine(loaded.decoder(), num_slots=64, decode=tokenizer.decode)
-    rows, num_alike, verdicts = [], 0, []
-    with Progress("answers", len(chosen) * num_answers) as bar:
-        for first in range(0, len(chosen), max(1, AT_ONCE // num_answers)):
-            some = chosen[first : first + max(1, AT_ONCE // num_answers)]
-            requests = [
-                _request(table, number, context, temperature, seed64(seed, "answer", number, answer))
-                for number in some
-                for answer in range(num_answers)
-            ]
-            found = engine.complete([_stopping(request, tokenizer.end_of_text_id) for request in requests])
-            for place, number in enumerate(some):
-                own = found[place * num_answers : (place + 1) * num_answers]
-                prompt, written = _texts(table, number, tokenizer)
-                answers = {}
-                for completion in own:
-                    text = tokenizer.decode(_without_end(completion, tokenizer.end_of_text_id))
-                    verdict = check(prompt, text, written, ended=completion.finish == "stop")
-                    verdicts.append(verdict)
-                    if text.strip():
-                        answers[text] = verdict.score
-                row = _row(f"{split}:{number}", prompt, answers, form)
-                rows += [row] if row else []
-                num_alike += row is None
-            bar.advance(len(requests))
+    dataset = _dataset(loaded, judge)
+    judge = judge or PythonChecker()
+    table = ExampleTable.of(dataset, sampling.split)
+    chosen, num_too_long = _prompts(table, loaded.config.model.context, sampling)
+    rows, num_left_out, num_answers = [], 0, 0
+    with Progress("answers", len(chosen) * sampling.num_answers) as bar:
+        for number, answers in _answers(loaded, dataset, table, chosen, sampling):
+            scores = {
+                answer.text: score
+                for answer, score in zip(answers, judge.scores(answers), strict=True)
+                if answer.text.strip()
+            }
+            row = _row(f"{sampling.split}:{number}", answers[0].prompt, scores, form, at_least)
+            rows += [row] if row else []
+            num_left_out += row is None
+            num_answers += len(answers)
+            bar.advance(len(answers))
     if not rows:
         raise DataError(
-            f"no prompt of {len(chosen)} has answers of which one is better than another",
-            "take more answers or a higher temperature, or train the model longer",
+            f"no prompt of {len(chosen)} has an answer that is good enough, or better than another",
+            "take more answers, a higher temperature or a lower --at-least, or train the model longer",
         )
     write_atomic(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    return {"out": str(out), "rows": len(rows), "alike": num_alike, "too_long": num_too_long} | _summary(
-        verdicts
-    )
+    counts = {"out": str(out), "form": form, "rows": len(rows), "left_out": num_left_out}
+    return {**counts, "too_long": num_too_long, "answers": num_answers, **judge.summary()}
 
 
-def _dataset(loaded: LoadedModel) -> Dataset:
+def _dataset(loaded: LoadedModel, judge: Judge | None) -> Dataset:
     dataset = Dataset.open(loaded.dataset_path)
     about = dataset.manifest.get("examples", {})
-    if format_of(dataset) != "python-functions" or about.get("template") != "plain":
+    if about.get("template") != "plain":
         raise UsageError(
-            f"{loaded.path} was not trained on Python functions with the plain template",
-            "give a run of the recipe sft-demo; other comparisons come from raters, as JSONL",
+            f"{loaded.path} was not trained on examples with the plain template",
+            'give a run with data.template = "plain", such as of the recipe sft-demo',
+        )
+    if judge is None and format_of(dataset) != "python-functions":
+        raise UsageError(
+            f"{loaded.path} was not trained on Python functions, which is all that the checker knows",
+            "name reward models with --reward; or give a run of the recipe sft-demo",
         )
     if dataset.digest != loaded.dataset_digest:
         raise DataError(
             f"{loaded.dataset_path} is not the dataset that {loaded.path} was trained on",
             "build it again as it was",
         )
+    if (
+        isinstance(judge, RewardModels)
+        and judge.scorer.members[0].tokenizer_path.read_bytes() != loaded.tokenizer_path.read_bytes()
+    ):
+        raise UsageError(
+            f"{judge.scorer.members[0].path} has another tokenizer than {loaded.path}",
+            "give reward models that were begun from it, or from what it was begun from",
+        )
     return dataset
 
 
-def _prompts(table: ExampleTable, context: int, count: int, seed: int) -> tuple[list[int], int]:
+def _answers(
+    loaded: LoadedModel, dataset: Dataset, table: ExampleTable, chosen: list[int], sampling: Sampling
+) -> Iterator[tuple[int, list[Answer]]]:
+    """Of each prompt its answers, many prompts sampled at once."""
+    tokenizer, context = dataset.tokenizer(), loaded.config.model.context
+    engine = Engine(loaded.decoder(), num_slots=64, decode=tokenizer.decode)
+    count = sampling.num_answers
+    at_once = max(1, AT_ONCE // count)
+    for first in range(0, len(chosen), at_once):
+        some = chosen[first : first + at_once]
+        requests = [
+            _request(table, number, context, sampling, answer, tokenizer.end_of_text_id)
+            for number in some
+            for answer in range(count)
+        ]
+        found = engine.complete(requests)
+        for place, number in enumerate(some):
+            prompt, written = _texts(table, number, tokenizer)
+            yield (
+                number,
+                [
+                    Answer(
+                        prompt,
+                        tokenizer.decode(_without_end(completion, tokenizer.end_of_text_id)),
+                        written,
+                        np.array([*request.prompt, *completion.tokens], dtype=np.int64),
+                        completion.finish == "stop",
+                    )
+                    for request, completion in zip(
+                        requests[place * count : (place + 1) * count],
+                        found[place * count : (place + 1) * count],
+                        strict=True,
+                    )
+                ],
+            )
+
+
+def _prompts(table: ExampleTable, context: int, sampling: Sampling) -> tuple[list[int], int]:
     """Examples by hash, of which the prompt leaves room for an answer as long as the one that is there."""
-    order = Permutation(table.num_examples, seed64(seed, "prompts"))
+    order = Permutation(table.num_examples, seed64(sampling.seed, "prompts"))
     numbers = [order(place) for place in range(table.num_examples)]
     fitting = [number for number in numbers if table.lengths[number] <= context]
-    return sorted(fitting[:count]), len(numbers) - len(fitting)
+    return sorted(fitting[: sampling.num_prompts]), len(numbers) - len(fitting)
 
 
-def _request(table: ExampleTable, number: int, context: int, temperature: float, seed: int) -> Request:
+def _request(
+    table: ExampleTable, number: int, context: int, sampling: Sampling, answer: int, end_of_text_id: int
+) -> Request:
     begin = int(table.spans_of(number)[0, 0])
-    room = context - begin
     # A length of its own, so that an answer without end is told from one that was only cut.
-    limit = min(room, 2 * (int(table.lengths[number]) - begin) + 16)
-    prompt = table.tokens(number, begin).tolist()
-    return Request(prompt, limit, SamplingOptions(temperature=temperature), seed)
-
-
-def _stopping(request: Request, end_of_text_id: int) -> Request:
+    limit = min(context - begin, 2 * (int(table.lengths[number]) - begin) + 16)
     return Request(
-        request.prompt, request.max_new_tokens, request.options, request.seed, frozenset({end_of_text_id})
+        table.tokens(number, begin).tolist(),
+        limit,
+        SamplingOptions(temperature=sampling.temperature),
+        seed64(sampling.seed, "answer", number, answer),
+        frozenset({end_of_text_id}),
     )
 
 
@@ -133,28 +191,19 @@ def _without_end(completion: Completion, end_of_text_id: int) -> list[int]:
     return completion.tokens[:-1] if completion.tokens[-1] == end_of_text_id else completion.tokens
 
 
-def _row(id: str, prompt: str, answers: dict[str, float], form: str) -> dict[str, Any] | None:
+def _row(
+    id: str, prompt: str, answers: dict[str, float], form: str, at_least: float | None = None
+) -> dict[str, Any] | None:
     ranked = sorted(answers, key=lambda text: (-answers[text], text))
-    if len(ranked) < 2 or answers[ranked[0]] == answers[ranked[-1]]:
+    if not ranked or (at_least is not None and answers[ranked[0]] < at_least):
+        return None
+    best, worst = ranked[0], ranked[-1]
+    if form == "best":
+        return {"id": id, "prompt": prompt, "response": best, "judged": answers[best]}
+    if answers[best] == answers[worst]:
         return None
     if form == "ranking":
-        return {
-            "id": id,
-            "prompt": prompt,
-            "responses": ranked,
-            "scores": [answers[text] for text in ranked],
-        }
-    best, worst = ranked[0], ranked[-1]
+        scores = [answers[text] for text in ranked]
+        return {"id": id, "prompt": prompt, "responses": ranked, "scores": scores}
     margin = answers[best] - answers[worst]
-    return {"id": id, "prompt": prompt, "chosen": best, "rejected": worst, "checker_margin": margin}
-
-
-def _summary(verdicts: list[Verdict]) -> dict[str, float]:
-    count = max(1, len(verdicts))
-    return {
-        "answers": len(verdicts),
-        "parse": sum(verdict.parses for verdict in verdicts) / count,
-        "uses_arguments": sum(verdict.uses for verdict in verdicts) / count,
-        "right_length": sum(verdict.right_length for verdict in verdicts) / count,
-        "score": sum(verdict.score for verdict in verdicts) / count,
-    }
+    return {"id": id, "prompt": prompt, "chosen": best, "rejected": worst, "judged_margin": margin}

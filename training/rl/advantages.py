@@ -50,7 +50,7 @@ def whiten(values: Tensor, mask: Tensor, of: Moments, *, keep_mean: bool = False
 
 def last_tokens(mask_BT: Tensor) -> Tensor:
     """[B] the column of each answer's last token; an answer has at least one."""
-    return mask_BT.sum(1) - 1
+    return mask_BT.shape[1] - 1 - mask_BT.flip(1).int().argmax(1)
 
 
 def token_rewards(kl_BT: Tensor, scores_B: Tensor, mask_BT: Tensor, coefficient: float) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 
 from data.batches import Batch, Stream
 from data.config import OrderConfig
+from data.examples.table import is_examples
 from data.mixture import packed
 from data.split import Split
 from models.families import AnyModelConfig
@@ -40,6 +41,7 @@ class CausalLMTask(Task):
                 "leave them out, or set model.num_experts",
             )
         self.config = config
+        self.reads_examples = any(map(is_examples, datasets.values()))
         self._token_bytes = next(iter(datasets.values())).tokenizer().byte_lengths()
 
     @classmethod
@@ -55,6 +57,14 @@ class CausalLMTask(Task):
             balance_loss=settings.balance_loss,
             router_z_loss=settings.router_z_loss,
         )
+
+    def notices(self) -> list[str]:
+        if self.reads_examples:
+            return [
+                f'objective.name = "{self.config.objective.name}" learns all the text of examples, '
+                'prompts too; "sft" learns the answers alone'
+            ]
+        return []
 
     def stream(self, split: Split, order: OrderConfig) -> Stream[Batch]:
         if split.name == "holdout":

@@ -29,7 +29,7 @@ class SupervisedTask(CausalLMTask):
 
     def __init__(self, config: Config, datasets: Datasets) -> None:
         super().__init__(config, datasets)
-        if not any(map(is_examples, datasets.values())):
+        if not self.reads_examples:
             raise ConfigError(
                 'objective.name = "sft" learns from examples, and '
                 + ", ".join(str(dataset.location) for dataset in datasets.values())

@@ -1,0 +1,112 @@
+"""A policy's answers, judged, become rows that train the next policy: best-of-n, rejection, comparisons."""
+
+import json
+
+import numpy as np
+import pytest
+
+from data.build import build_dataset
+from data.config import DataConfig
+from seedbed.errors import DataError, UsageError
+from tests.integration.test_fine_tuning import data, lines, pretrained, recipe, sentence, trained
+from training.rewards.comparisons import Sampling, compare
+from training.rewards.judges import RewardModels
+from training.rewards.scoring import RewardScorer
+
+__all__ = ["data", "pretrained"]
+SAMPLING = Sampling(num_prompts=12, num_answers=4, temperature=1.0)
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory, data, pretrained):
+    """Fine-tuned on prompts and responses, with the plain template."""
+    folder = tmp_path_factory.mktemp("policy")
+    examples = [{"prompt": f"{sentence(n)} {n}:", "response": f" {sentence(n + 1)}"} for n in range(60)]
+    (folder / "examples.jsonl").write_text(lines(examples))
+    config = DataConfig(
+        source=str(folder / "examples.jsonl"),
+        format="prompt-response",
+        template="plain",
+        tokenizer=str(data["text"]),
+        holdout_fraction=0.2,
+    )
+    path = recipe(folder, build_dataset(config, folder / "data"), "sft")
+    return trained(folder, path, "run", init_from=pretrained)
+
+
+@pytest.fixture(scope="module")
+def rewards(tmp_path_factory, data, pretrained):
+    """Two reward models of the same tokenizer."""
+    folder = tmp_path_factory.mktemp("rewards")
+    path = recipe(folder, data["pairs"], "reward", model='head = "reward"', steps=4)
+    return [trained(folder, path, f"rm{seed}", f"run.seed={seed}", init_from=pretrained) for seed in range(2)]
+
+
+class Recorded(RewardModels):
+    """Remembers what it scored."""
+
+    def __init__(self, scorer):
+        super().__init__(scorer)
+        self.seen = []
+
+    def scores(self, answers):
+        found = super().scores(answers)
+        self.seen.append(list(zip(answers, found, strict=True)))
+        return found
+
+
+def test_the_best_of_n_by_an_ensemble_becomes_examples(policy, rewards, data, tmp_path):
+    """And the same command gives the same file."""
+    judge = Recorded(RewardScorer(rewards, how="worst"))
+    told = compare(policy, tmp_path / "best.jsonl", SAMPLING, form="best", judge=judge)
+    rows = [json.loads(line) for line in (tmp_path / "best.jsonl").read_text().splitlines()]
+    assert (told["rows"], told["answers"]) == (len(rows), 48)
+    by_prompt = {own[0][0].prompt: own for own in judge.seen}
+    for row in rows:
+        own = {answer.text: score for answer, score in by_prompt[row["prompt"]] if answer.text.strip()}
+        assert row["judged"] == max(own.values()) == own[row["response"]]
+    members = RewardScorer(rewards).by_member([answer.tokens for own in judge.seen for answer, _ in own])
+    found = [score for own in judge.seen for _, score in own]
+    np.testing.assert_allclose(found, members.min(0), atol=1e-5)
+
+    compare(policy, tmp_path / "again.jsonl", SAMPLING, form="best", judge=RewardModels(judge.scorer))
+    assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "best.jsonl").read_bytes()
+    config = DataConfig(
+        source=str(tmp_path / "best.jsonl"),
+        format="prompt-response",
+        template="plain",
+        tokenizer=str(data["text"]),
+        holdout_fraction=0.0,
+    )
+    path = recipe(tmp_path, build_dataset(config, tmp_path / "data"), "sft", steps=2)
+    trained(tmp_path, path, "next", init_from=policy)
+
+
+def test_rejection_keeps_what_is_good_enough(policy, rewards, tmp_path):
+    judge = RewardModels(RewardScorer(rewards))
+    compare(policy, tmp_path / "all.jsonl", SAMPLING, form="best", judge=judge)
+    scores = sorted(json.loads(line)["judged"] for line in (tmp_path / "all.jsonl").read_text().splitlines())
+    middle = scores[len(scores) // 2]
+    told = compare(policy, tmp_path / "some.jsonl", SAMPLING, form="best", judge=judge, at_least=middle)
+    assert told["rows"] == sum(score >= middle for score in scores) == told["answers"] // 4 - told["left_out"]
+    with pytest.raises(DataError, match="good enough"):
+        compare(policy, tmp_path / "none.jsonl", SAMPLING, form="best", judge=judge, at_least=1e9)
+    assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_comparisons_by_a_reward_model_are_pairs(policy, rewards, tmp_path):
+    told = compare(policy, tmp_path / "pairs.jsonl", SAMPLING, judge=RewardModels(RewardScorer(rewards[:1])))
+    rows = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
+    assert rows
+    assert told["rows"] == len(rows)
+    assert all(row["judged_margin"] > 0 and row["chosen"] != row["rejected"] for row in rows)
+
+
+def test_who_cannot_judge_is_refused(policy, rewards, tmp_path):
+    """The checker knows Python alone, and one answer has nothing to be compared with."""
+    with pytest.raises(UsageError, match="all that the checker knows"):
+        compare(policy, tmp_path / "out.jsonl", SAMPLING)
+    with pytest.raises(UsageError, match="takes 2 answers"):
+        compare(policy, tmp_path / "out.jsonl", Sampling(num_answers=1))
+    with pytest.raises(UsageError, match="no reward model"):
+        RewardScorer([policy])

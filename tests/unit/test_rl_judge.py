@@ -1,0 +1,134 @@
+"""An LLM judge over a real local endpoint: both orders, a cache, retries, and failures that are no
+verdicts."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from seedbed.errors import UsageError
+from training.rl.judge import Judge, JudgeConfig, Pair, calibrated, preferences
+
+
+class Endpoint(ThreadingHTTPServer):
+    """Answers by `decide(first, second)`; `faults` are played before."""
+
+    def __init__(self, decide):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.decide, self.faults, self.seen = decide, [], []
+        self.lock = threading.Lock()
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.lock:
+            self.server.seen.append((self.path, self.headers.get("Authorization"), body))
+            fault = self.server.faults.pop(0) if self.server.faults else None
+        if isinstance(fault, int):
+            self.send_error(fault)
+            return
+        text = body["messages"][0]["content"]
+        first = text.split("[Answer A]\n")[1].split("\n\n[Answer B]")[0]
+        second = text.split("[Answer B]\n")[1].split("\n\n")[0]
+        content = fault if fault is not None else f"Verdict: {self.server.decide(first, second)}"
+        value = {
+            "choices": [{"message": {"content": content}}],
+            "usage": {"prompt_tokens": 10, "completion_tokens": 3},
+        }
+        payload = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(payload)))
+        self.end_headers()
+        self.wfile.write(payload)
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+def longer(first, second):
+    return "A" if len(first) > len(second) else "B"
+
+
+@pytest.fixture
+def endpoint():
+    server = Endpoint(longer)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def judge(server, cache=None, **settings):
+    url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    return Judge(JudgeConfig(url, "a-judge", pause_s=0.01, timeout_s=5.0, **settings), cache)
+
+
+PAIRS = [Pair("Say it.", "short", "a long answer"), Pair("Say it.", "the longest of all", "brief")]
+
+
+def test_each_pair_is_asked_in_both_orders(endpoint, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    one = judge(endpoint)
+    assert [verdict.choice for verdict in one.verdicts(PAIRS)] == ["second", "first"]
+    assert len(endpoint.seen) == 4
+    path, key, body = endpoint.seen[0]
+    assert (path, key) == ("/v1/chat/completions", "Bearer secret")
+    assert (body["model"], body["temperature"]) == ("a-judge", 0)
+    assert (one.usage.asked, one.usage.prompt_tokens, one.usage.completion_tokens) == (4, 40, 12)
+
+
+def test_a_verdict_that_turns_with_the_order_is_none(endpoint):
+    """Judges prefer what they read first."""
+    endpoint.decide = lambda first, second: "A"
+    (verdict,) = judge(endpoint).verdicts(PAIRS[:1])
+    assert (verdict.choice, verdict.is_consistent, verdict.failure) == ("tie", False, None)
+
+
+def test_what_was_asked_is_not_asked_again(endpoint, tmp_path):
+    judge(endpoint, tmp_path / "cache.jsonl").verdicts(PAIRS)
+    again = judge(endpoint, tmp_path / "cache.jsonl")
+    assert [verdict.choice for verdict in again.verdicts(PAIRS)] == ["second", "first"]
+    assert (len(endpoint.seen), again.usage.cached, again.usage.asked) == (4, 4, 0)
+    other = judge(endpoint, tmp_path / "cache.jsonl", criterion="Which is kinder?")
+    other.verdicts(PAIRS[:1])
+    assert len(endpoint.seen) == 6
+
+
+def test_a_busy_judge_is_asked_again_and_a_refusal_is_not(endpoint):
+    endpoint.faults = [503, 429, "I cannot say."]
+    one = judge(endpoint, at_once=1)
+    assert [verdict.choice for verdict in one.verdicts(PAIRS[:1])] == ["second"]
+    assert one.usage.tries == 5
+    endpoint.faults = [401]
+    refused = judge(endpoint, at_once=1)
+    (verdict,) = refused.verdicts(PAIRS[1:])
+    assert (verdict.choice, verdict.failure, "401" in verdict.detail) == (None, "raised", True)
+    assert refused.usage.failures == {"raised": 1}
+
+
+def test_nonsense_and_silence_are_failures_and_never_verdicts(endpoint):
+    endpoint.faults = ["Verdict: A or maybe Verdict: B"] * 8
+    (verdict,) = judge(endpoint, at_once=1).verdicts(PAIRS[:1])
+    assert (verdict.choice, verdict.failure) == (None, "malformed")
+    nobody = Judge(JudgeConfig("http://127.0.0.1:9/v1", "m", num_tries=2, pause_s=0.01))
+    (verdict,) = nobody.verdicts(PAIRS[:1])
+    assert (verdict.choice, verdict.failure) == (None, "unreachable")
+    with pytest.raises(UsageError, match="no address of a judge"):
+        JudgeConfig("localhost:8000", "m")
+
+
+def test_a_judge_is_measured_on_what_is_known(endpoint):
+    found = calibrated(judge(endpoint), PAIRS * 5, ["second", "first"] * 4 + ["first", "first"])
+    assert found["agreement"] == 0.9
+    assert found["interval"][0] < 0.9 < found["interval"][1]
+    assert (found["decided"], found["consistent"], found["failed"]) == (1.0, 1.0, 0)
+
+
+def test_labels_of_a_judge_are_comparisons(endpoint):
+    endpoint.decide = lambda first, second: "tie" if len(first) == len(second) else longer(first, second)
+    rows, left_out = preferences(judge(endpoint), [*PAIRS, Pair("p", "same", "size")])
+    assert rows[0] == {"prompt": "Say it.", "chosen": "a long answer", "rejected": "short"}
+    assert (len(rows), left_out) == (2, {"tie": 1, "inconsistent": 0})

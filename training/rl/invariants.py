@@ -1,0 +1,122 @@
+"""What must be so at every update: each breach is what voided months of somebody's runs, and ends this one.
+
+Checked on whole batches, before anything is learned from them; see `training.rl` for the notation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from seedbed.errors import TrainingError
+from training.rl.rollouts import Rollout, RolloutTensors
+
+
+@dataclass(frozen=True)
+class Bands:
+    """How much may differ where arithmetic may."""
+
+    generator: float = 1e-2
+    """Mean of |log p by the trainer - log p by the generator| over tokens, in nats; in float32 on one machine
+    it is near 1e-6, in bfloat16 near 1e-3."""
+    first_ratio: float = 1e-5
+    """Largest |log ratio| before the first update, recomputed in another batch."""
+    kl: float = 50.0
+    """Largest mean divergence of an answer from the reference, in nats."""
+
+
+class Broken(TrainingError):
+    """An invariant does not hold."""
+
+    def __init__(self, name: str, what: str, fix: str) -> None:
+        super().__init__(f"invariant {name}: {what}", fix)
+        self.name = name
+
+
+def check_rollouts(rollouts: Sequence[Rollout], context: int, vocab_size: int) -> None:
+    """Prompts and answers are there, fit, and hold tokens; each token has one log-probability, not above
+    0."""
+    for one in rollouts:
+        if not one.prompt or not one.answer:
+            raise Broken(
+                "mask", f"prompt {one.number} has no answer, or no prompt", "sample one token or more"
+            )
+        if len(one.prompt) + len(one.answer) > context:
+            raise Broken("context", f"the answer to prompt {one.number} does not fit", "shorten prompts")
+        if len(one.answer) != len(one.log_probs):
+            raise Broken(
+                "tokens",
+                f"the answer to prompt {one.number} has {len(one.answer)} tokens and {len(one.log_probs)} "
+                "log-probabilities",
+                "answers must not be encoded anew",
+            )
+        if not all(0 <= token < vocab_size for token in (*one.prompt, *one.answer)):
+            raise Broken(
+                "tokens", f"prompt {one.number} has a token that the model does not", "same tokenizer?"
+            )
+        if not all(-float("inf") < value <= 1e-6 for value in one.log_probs):
+            raise Broken("finite", f"a log-probability of prompt {one.number} is none", "look at the weights")
+
+
+def check_policy(rollouts: Sequence[Rollout], policy: str) -> None:
+    """All were made by the weights with this hash: a refresh that was lost shows here, not in the reward."""
+    if stale := [one for one in rollouts if one.policy != policy]:
+        raise Broken(
+            "weights",
+            f"{len(stale)} of {len(rollouts)} answers were sampled from weights {stale[0].policy[:12]}, not "
+            f"from the policy's {policy[:12]}",
+            "the generator was not given the policy's weights",
+        )
+
+
+def check_generator(batch: RolloutTensors, trainer_BT: Tensor, bands: Bands) -> float:
+    """Trainer and generator agree on what was sampled; returns the mean difference in nats."""
+    apart = (trainer_BT - batch.log_probs)[batch.mask].abs().mean().item()
+    # Also when it is nan.
+    if not apart <= bands.generator:
+        raise Broken(
+            "generator",
+            f"its log-probabilities are {apart:.3g} nats from the trainer's on average, of which "
+            f"{bands.generator:g} are allowed",
+            "temperature, positions, padding or precision differ between generator and trainer",
+        )
+    return apart
+
+
+def check_first_ratio(new_BT: Tensor, old_BT: Tensor, mask_BT: Tensor, bands: Bands) -> None:
+    """Before the first update the policy is the old one: ratio 1 everywhere."""
+    apart = (new_BT - old_BT)[mask_BT].abs().max().item()
+    if not apart <= bands.first_ratio:
+        raise Broken(
+            "ratio",
+            f"before the first update the log-ratio is up to {apart:.3g}, not 0",
+            "dropout, padding or temperature differ between the two forwards",
+        )
+
+
+def check_reference(
+    kl_BT: Tensor, mask_BT: Tensor, bands: Bands, *, is_first: bool, is_initial: bool
+) -> float:
+    """Mean divergence of an answer in nats: 0 at the start if the policy began as the reference, else in
+    band."""
+    mean = torch.where(mask_BT, kl_BT, 0.0).sum(1).mean().item()
+    if is_first and is_initial and not abs(mean) <= bands.first_ratio * mask_BT.shape[1]:
+        raise Broken(
+            "reference",
+            f"at the start the divergence from the reference is {mean:.3g} nats, not 0",
+            "the policy was not begun from the reference, or one of them has dropout",
+        )
+    if not mean <= bands.kl:
+        raise Broken(
+            "kl",
+            f"an answer is {mean:.3g} nats from the reference on average, {bands.kl:g} are allowed",
+            "raise the coefficient of the divergence, or lower the learning rate",
+        )
+    return mean
+
+
+def check_finite(name: str, values: Tensor, mask: Tensor) -> None:
+    """No nan and no infinity where something is learned from."""
+    if not values[mask].isfinite().all():
+        raise Broken("finite", f"{name} hold what is no number", "look at rewards and weights of this batch")

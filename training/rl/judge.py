@@ -1,0 +1,245 @@
+"""A language model as the judge of two answers, behind an endpoint that speaks OpenAI's chat completions.
+
+Judges prefer what they read first (Zheng et al. 2023, "Judging LLM-as-a-judge"): each pair is asked in both
+orders, and only a verdict that stays when the order is turned is one; the others are ties, and counted. What
+was asked is kept in a cache, by all that the answer depends on. An endpoint that is down, busy or talking
+nonsense is asked again, with pauses that double; after that the pair has a failure, and no verdict.
+"""
+
+import json
+import os
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from seedbed.errors import UsageError
+from seedbed.files import append_line, digest_of, read_lines
+from seedbed.statistics import share_interval
+from training.rl.outcomes import Failure
+
+Choice = Literal["first", "second", "tie"]
+
+TEMPLATE = """You compare two answers to the same prompt.
+
+[Prompt]
+{prompt}
+
+[Answer A]
+{first}
+
+[Answer B]
+{second}
+
+{criterion}
+Reply with exactly one line: "Verdict: A", "Verdict: B" or "Verdict: tie"."""
+
+_VERDICT = re.compile(r"verdict\s*:\s*\[*(a|b|tie)\b", re.IGNORECASE)
+RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """Whom to ask, and how."""
+
+    url: str
+    """Such as http://127.0.0.1:8000/v1."""
+    model: str
+    criterion: str = "Which answer is better: more correct, more useful, and no longer than it has to be?"
+    key_variable: str = "OPENAI_API_KEY"
+    """Environment: where the key is; it is written nowhere."""
+    timeout_s: float = 60.0
+    num_tries: int = 4
+    pause_s: float = 1.0
+    """Before the second try; doubled for each one after it."""
+    at_once: int = 8
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("http://", "https://")):
+            raise UsageError(f"{self.url!r} is no address of a judge", "such as http://127.0.0.1:8000/v1")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to a prompt."""
+
+    prompt: str
+    first: str
+    second: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a pair: a choice, or a failure."""
+
+    choice: Choice | None
+    is_consistent: bool = True
+    """Whether both orders gave the same."""
+    failure: Failure | None = None
+    detail: str = ""
+
+
+@dataclass
+class Usage:
+    """What asking cost."""
+
+    asked: int = 0
+    cached: int = 0
+    tries: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
+
+
+class _Failed(Exception):
+    def __init__(self, kind: Failure, detail: str) -> None:
+        super().__init__(detail)
+        self.kind, self.detail = kind, detail
+
+
+class Judge:
+    """Asks for verdicts, several at once; `cache` is a file of JSON Lines that grows."""
+
+    def __init__(self, config: JudgeConfig, cache: Path | None = None) -> None:
+        self.config, self.usage = config, Usage()
+        self._cache_path = cache
+        rows = read_lines(cache) if cache is not None and cache.exists() else []
+        self._cache: dict[str, str] = {row["key"]: row["choice"] for row in rows if "key" in row}
+
+    def verdicts(self, pairs: Sequence[Pair]) -> list[Verdict]:
+        """One for each pair, in their order."""
+        questions = [
+            (pair.prompt, *sides)
+            for pair in pairs
+            for sides in ((pair.first, pair.second), (pair.second, pair.first))
+        ]
+        with ThreadPoolExecutor(self.config.at_once) as threads:
+            answers = list(threads.map(self._asked, questions))
+        found = [_settled(*answers[place : place + 2]) for place in range(0, len(answers), 2)]
+        for verdict in found:
+            if verdict.failure:
+                self.usage.failures[verdict.failure] = self.usage.failures.get(verdict.failure, 0) + 1
+        return found
+
+    def _asked(self, question: tuple[str, str, str]) -> Choice | _Failed:
+        prompt, first, second = question
+        text = TEMPLATE.format(prompt=prompt, first=first, second=second, criterion=self.config.criterion)
+        key = digest_of([self.config.url, self.config.model, text])
+        if key in self._cache:
+            self.usage.cached += 1
+            return self._cache[key]  # type: ignore[return-value]
+        self.usage.asked += 1
+        try:
+            choice = self._tried(text)
+        except _Failed as error:
+            return error
+        self._cache[key] = choice
+        if self._cache_path is not None:
+            append_line(self._cache_path, {"key": key, "choice": choice})
+        return choice
+
+    def _tried(self, text: str) -> Choice:
+        """The verdict, after as many tries as there may be."""
+        last = _Failed("unreachable", "never asked")
+        for number in range(self.config.num_tries):
+            if number:
+                time.sleep(self.config.pause_s * 2 ** (number - 1))
+            self.usage.tries += 1
+            try:
+                return _choice_in(self._completion(text))
+            except _Failed as error:
+                last = error
+                if error.kind == "raised":
+                    break
+        raise last
+
+    def _completion(self, text: str) -> str:
+        body = {
+            "model": self.config.model,
+            "messages": [{"role": "user", "content": text}],
+            "temperature": 0,
+            "max_tokens": 64,
+        }
+        headers = {"Content-Type": "application/json"}
+        if key := os.environ.get(self.config.key_variable):
+            headers["Authorization"] = f"Bearer {key}"
+        request = urllib.request.Request(
+            f"{self.config.url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=self.config.timeout_s) as reply:
+                value = json.loads(reply.read())
+            content = value["choices"][0]["message"]["content"]
+            usage = value.get("usage") or {}
+        except urllib.error.HTTPError as error:
+            kind: Failure = "unreachable" if error.code in RETRIED else "raised"
+            raise _Failed(kind, f"HTTP {error.code}: {error.reason}") from None
+        except TimeoutError:
+            raise _Failed("timeout", f"no answer within {self.config.timeout_s:g} s") from None
+        except OSError as error:
+            raise _Failed("unreachable", str(getattr(error, "reason", error))) from None
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            raise _Failed("malformed", f"the reply is no chat completion: {error!r}") from None
+        self.usage.prompt_tokens += int(usage.get("prompt_tokens") or 0)
+        self.usage.completion_tokens += int(usage.get("completion_tokens") or 0)
+        return str(content)
+
+
+def _choice_in(text: str) -> Choice:
+    found = {match.lower() for match in _VERDICT.findall(text)}
+    if len(found) != 1:
+        raise _Failed("malformed", f"no verdict in {text[:200]!r}")
+    choices: dict[str, Choice] = {"a": "first", "b": "second", "tie": "tie"}
+    return choices[found.pop()]
+
+
+def _settled(forward: Choice | _Failed, backward: Choice | _Failed) -> Verdict:
+    """Of the answers to both orders."""
+    for answer in (forward, backward):
+        if isinstance(answer, _Failed):
+            return Verdict(None, failure=answer.kind, detail=answer.detail)
+    turned = {"first": "second", "second": "first", "tie": "tie"}
+    is_consistent = turned[backward] == forward  # type: ignore[index]
+    return Verdict(forward if is_consistent else "tie", is_consistent)  # type: ignore[arg-type]
+
+
+def calibrated(judge: Judge, pairs: Sequence[Pair], gold: Sequence[Choice]) -> dict[str, Any]:
+    """How far a judge can be trusted, on pairs of which the right choice is known.
+
+    {"agreement": of the verdicts that are no tie, "interval", "decided": their share, "consistent": share of
+    pairs with one verdict in both orders, "failed", "usage"}.
+    """
+    verdicts = judge.verdicts(pairs)
+    answered = [(v, g) for v, g in zip(verdicts, gold, strict=True) if not v.failure]
+    decided = [(v, g) for v, g in answered if v.choice != "tie" and g != "tie"]
+    right = sum(v.choice == g for v, g in decided)
+    interval = share_interval(right, len(decided)) if decided else None
+    count = max(1, len(answered))
+    return {
+        "agreement": right / len(decided) if decided else None,
+        "interval": [interval.low, interval.high] if interval else None,
+        "decided": len(decided) / count,
+        "consistent": sum(v.is_consistent for v, _ in answered) / count,
+        "failed": len(verdicts) - len(answered),
+        "usage": asdict(judge.usage),
+    }
+
+
+def preferences(judge: Judge, pairs: Sequence[Pair]) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Rows of data.format = "preference" labelled by the judge (Bai et al. 2022, RLAIF), and what was left
+    out: ties, verdicts that turned with the order, failures by kind."""
+    rows, left_out = [], {"tie": 0, "inconsistent": 0}
+    for pair, verdict in zip(pairs, judge.verdicts(pairs), strict=True):
+        if verdict.failure:
+            left_out[verdict.failure] = left_out.get(verdict.failure, 0) + 1
+        elif verdict.choice == "tie":
+            left_out["tie" if verdict.is_consistent else "inconsistent"] += 1
+        else:
+            sides = (pair.first, pair.second)[:: 1 if verdict.choice == "first" else -1]
+            rows.append({"prompt": pair.prompt, "chosen": sides[0], "rejected": sides[1]})
+    return rows, left_out

@@ -1,0 +1,142 @@
+"""Policy and critic for an engine: a micro-batch of answers -> LossSum. See `training.rl` for the
+notation."""
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.heads import RewardModel
+from training.objectives import LossSum
+from training.rl.kl import ESTIMATORS
+from training.rl.losses import (
+    LOSSES,
+    ClipSettings,
+    entropy,
+    over_answers,
+    over_columns,
+    over_tokens,
+    value_losses,
+)
+
+Mean = Literal["tokens", "answers", "columns"]
+"""What the loss is a mean over: see `losses`."""
+
+
+class PolicyBatch(NamedTuple):
+    """A micro-batch for the policy."""
+
+    tokens: Tensor
+    """[B, T + 1] int64."""
+    mask: Tensor
+    """[B, T] bool; an answer without any true column weighs nothing."""
+    old: Tensor
+    """[B, T] log-probabilities before the first update, by the trainer."""
+    advantages: Tensor
+    """[B, T]"""
+    reference: Tensor
+    """[B, T] log-probabilities of the reference; only read with a coefficient for its divergence."""
+    importance: Tensor
+    """[B, T] what a token is weighed by that other arithmetic, or an older policy, sampled; ones
+    elsewhere."""
+
+
+class ValueBatch(NamedTuple):
+    """A micro-batch for the critic."""
+
+    tokens: Tensor
+    mask: Tensor
+    old: Tensor
+    """[B, T] values when the answers were written."""
+    returns: Tensor
+    """[B, T]"""
+
+
+def token_log_probs(model: nn.Module, tokens: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """([B, T] log-probability of each next token, [B, T, V] logits over the temperature), float32."""
+    logits_BTV = model(tokens[:, :-1]).float() / temperature
+    chosen_BT = logits_BTV.gather(-1, tokens[:, 1:, None]).squeeze(-1)
+    return chosen_BT - logits_BTV.logsumexp(-1), logits_BTV
+
+
+def token_values(model: nn.Module, tokens: Tensor) -> Tensor:
+    """[B, T] float32: of what was read before each next token."""
+    assert isinstance(model, RewardModel)
+    # As a language model's: an engine that shards leaves the parameters of the head whole after `hidden`.
+    values: Tensor = model.scores(tokens[:, :-1])
+    return values.float()
+
+
+@dataclass(frozen=True)
+class PolicyObjective:
+    """One of `losses.LOSSES`, with an entropy bonus and a penalty for the divergence from the reference."""
+
+    name: str = "ppo"
+    clip: ClipSettings = field(default_factory=ClipSettings)
+    mean: Mean = "tokens"
+    longest: int = 1
+    """Tokens that an answer may have: the divisor of a mean over columns."""
+    temperature: float = 1.0
+    """That the answers were sampled at."""
+    entropy: float = 0.0
+    kl: float = 0.0
+    """Coefficient of the divergence in the loss (GRPO has it there; PPO in the reward)."""
+    kl_estimator: str = "k3"
+
+    losses = ("loss",)
+
+    def loss(self, model: nn.Module, batch: PolicyBatch) -> LossSum:
+        return self._parts(model, batch)["loss"]
+
+    def scores(self, model: nn.Module, batch: PolicyBatch) -> dict[str, LossSum]:
+        """The loss; ratio, share of clipped tokens, divergence from the old policy, entropy."""
+        return self._parts(model, batch)
+
+    def _parts(self, model: nn.Module, batch: PolicyBatch) -> dict[str, LossSum]:
+        new_BT, logits_BTV = token_log_probs(model, batch.tokens, self.temperature)
+        # Where nothing was sampled, whatever stands there may be impossible.
+        new_BT = torch.where(batch.mask, new_BT, 0.0)
+        found = LOSSES[self.name](new_BT, batch.old, batch.advantages, batch.mask, self.clip)
+        losses_BT = found.losses * batch.importance
+        entropies_BT = entropy(logits_BTV) if self.entropy or not model.training else torch.zeros_like(new_BT)
+        if self.entropy:
+            losses_BT = losses_BT - self.entropy * entropies_BT
+        if self.kl:
+            losses_BT = losses_BT + self.kl * ESTIMATORS[self.kl_estimator](new_BT - batch.reference)
+        moved_BT = (new_BT - batch.old).detach()
+        return {
+            "loss": self._mean(losses_BT, batch.mask),
+            "ratio": over_tokens(moved_BT.exp(), batch.mask),
+            "clipped": over_tokens(found.is_clipped.float(), batch.mask),
+            "approximate_kl": over_tokens(moved_BT.square() / 2, batch.mask),
+            "entropy": over_tokens(entropies_BT.detach(), batch.mask),
+        }
+
+    def _mean(self, values_BT: Tensor, mask_BT: Tensor) -> LossSum:
+        if self.mean == "tokens":
+            return over_tokens(values_BT, mask_BT)
+        if self.mean == "answers":
+            return over_answers(values_BT, mask_BT)
+        return over_columns(values_BT, mask_BT, self.longest)
+
+
+@dataclass(frozen=True)
+class ValueObjective:
+    """Squared errors of a critic, which is a `RewardModel` read after every token."""
+
+    clip: float | None = 0.2
+
+    losses = ("loss",)
+
+    def loss(self, model: nn.Module, batch: ValueBatch) -> LossSum:
+        return self.scores(model, batch)["loss"]
+
+    def scores(self, model: nn.Module, batch: ValueBatch) -> dict[str, LossSum]:
+        """The loss, and the share of tokens whose value was held back."""
+        values_BT = torch.where(batch.mask, token_values(model, batch.tokens), 0.0)
+        found = value_losses(values_BT, batch.old, batch.returns, self.clip)
+        return {
+            "loss": over_tokens(found.losses, batch.mask),
+            "clipped": over_tokens(found.is_clipped.float(), batch.mask),
+        }

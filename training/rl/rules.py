@@ -1,0 +1,69 @@
+"""Rewards by rule: of texts alone, without a model. Each takes an answer and says 0 to 1, or less for a
+penalty."""
+
+import ast
+import re
+import warnings
+from collections.abc import Sequence
+
+from training.rl.outcomes import Reward
+from training.rl.sandbox import Limits, Ran, run_python
+
+_NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+
+
+def number_in(text: str) -> float | None:
+    """The last number of a text; None without."""
+    found = _NUMBER.findall(text)
+    return float(found[-1].replace(",", "")) if found else None
+
+
+def accuracy(answer: str, expected: str, *, tolerance: float = 1e-6) -> float:
+    """1 when the answer is the expected text, or the number that it ends with is the expected number."""
+    if answer.strip() == expected.strip():
+        return 1.0
+    wanted = number_in(expected) if _NUMBER.fullmatch(expected.strip()) else None
+    got = number_in(answer)
+    if wanted is None or got is None:
+        return 0.0
+    return float(abs(got - wanted) <= tolerance * max(1.0, abs(wanted)))
+
+
+def within_tags(answer: str, tag: str) -> str | None:
+    """What stands in the one pair of <tag>...</tag>; None when there is none, or another."""
+    found = re.findall(rf"<{re.escape(tag)}>(.*?)</{re.escape(tag)}>", answer, re.DOTALL)
+    is_one = answer.count(f"<{tag}>") == answer.count(f"</{tag}>") == len(found) == 1
+    return str(found[0]) if is_one else None
+
+
+def format_of(answer: str, tags: Sequence[str] = ("think", "answer")) -> float:
+    """1 when the answer is one block of each tag, in this order, and nothing but white space beside them."""
+    pattern = r"\s*".join(rf"<{re.escape(tag)}>.*?</{re.escape(tag)}>" for tag in tags)
+    is_whole = re.fullmatch(rf"\s*{pattern}\s*", answer, re.DOTALL) is not None
+    return float(is_whole and all(within_tags(answer, tag) is not None for tag in tags))
+
+
+def parses(source: str) -> float:
+    """1 when it is Python."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return 0.0
+    return 1.0
+
+
+def unit_tests(source: str, tests: Sequence[str], limits: Limits = Limits()) -> Reward:
+    """The share of tests (statements, such as asserts) that pass, each after the source in a sandbox of its
+    own.
+
+    Code that is wrong, does not end or tries what is forbidden fails its test: that is the answer's doing.
+    What the sandbox itself was killed by is a failure of the judge's.
+    """
+    ends: list[Ran] = [run_python(f"{source}\n\n{test}\n", limits) for test in tests]
+    killed = next((ran for ran in ends if ran.end == "killed"), None)
+    if killed is not None:
+        return Reward(failure="crashed", detail=f"the sandbox was ended by a signal: {killed.error}")
+    passed = sum(ran.end == "finished" for ran in ends)
+    return Reward({"unit_tests": passed / len(tests) if tests else 0.0})
