@@ -25,7 +25,8 @@ from training.run_directory import read_json
 
 MARK = "SEEDBED_RAY_NODE"
 START_S = 60.0
-STOP_S = 20.0
+STOP_S = 6.0
+"""For Ray to end by itself: a worker that is kept for ever, as the controller, does not."""
 LOOPBACK = "127.0.0.1"
 HEALTH = {
     # A host that does not answer is given up after some 25 s, one that refuses to after 8: workers that

@@ -129,7 +129,7 @@ def test_stop_now_does_not_wait(cluster):
     started = time.monotonic()
     value = cluster.json("stop", "now", "--now")
     assert time.monotonic() - started < 15
-    assert (value["state"], value["checkpoint"]) == ("failed", None)
+    assert (value["state"], value["checkpoint"]) == ("preempted", None)
 
 
 @pytest.mark.long

@@ -7,7 +7,7 @@ import pytest
 from cluster.ray_local import processes_of
 from seedbed.files import write_json
 from tests.cluster_runs import LocalCluster, assignments, supervisors
-from training.run_directory import RunDirectory
+from training.run_directory import STOP, RunDirectory
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -50,9 +50,11 @@ def test_going_down_ends_runs_and_queue_and_says_so(tmp_path):
 
     # As if its cluster had gone away all at once.
     RunDirectory(queued).write_status("queued", 0, "next in the queue")
+    (queued / STOP).unlink()
     gone = cluster.json("status", queued)
     assert (gone["state"], "when last heard of, it was queued" in gone["message"]) == ("unknown", True)
     refused(cluster("stop", "queued"), 1, "cannot be asked to stop", "does not answer")
+    # It would be stopped by it when it goes on elsewhere.
     assert not RunDirectory(queued).stop_requested()
     write_json(
         queued / "submission.json", {**json.loads((queued / "submission.json").read_text()), "address": ""}

@@ -25,7 +25,8 @@ def test_every_engine_learns_as_one_process_does(objective, examples, parts, dat
     curves = {}
     for engine, num_ranks in LAYOUTS:
         run = tmp_path / f"{engine}-{num_ranks}"
-        sets = [f"engine.name={engine}", f"engine.num_ranks={num_ranks}"]
+        # The engines' own bound is for this rate.
+        sets = [f"engine.name={engine}", f"engine.num_ranks={num_ranks}", "optimizer.lr=1e-3"]
         command = [str(SEEDBED), "train", path, "--run-dir", str(run), "--init-from", str(pretrained)]
         command += [part for one in sets for part in ("--set", one)]
         outcome = run_command(command, timeout_s=200, cwd=tmp_path)
