@@ -39,6 +39,9 @@ class Options:
     """Windows in one forward pass; None takes as many as `_fitting_batch` finds."""
     stride: int | None = None
     device: str = "cpu"
+    members: Sequence[Path] = ()
+    """Reward models that are put together with the one that is scored, by `combine`."""
+    combine: str = "mean"
 
 
 def evaluate(
@@ -50,6 +53,8 @@ def evaluate(
     batch_size: int | None = None,
     stride: int | None = None,
     device: str = "cpu",
+    members: Sequence[Path] = (),
+    combine: str = "mean",
 ) -> dict[str, Any]:
     """Run `tasks` on a run's newest good checkpoint, or on the step directory that is given.
 
@@ -62,7 +67,9 @@ def evaluate(
             close = nearest(task, TASKS)
             hint = f"did you mean {close}?" if close else f"the tasks are: {', '.join(TASKS)}"
             raise UsageError(f"there is no task {task!r}", hint)
-    options = Options(data, with_baselines, batch_size, stride, device)
+    options = Options(data, with_baselines, batch_size, stride, device, members, combine)
+    if members and "preferences" not in tasks:
+        raise UsageError("an ensemble has nothing but preferences to be scored on", "--tasks preferences")
     checkpoint = load_model(run_or_step)
     run_dir = run_of(checkpoint.path)
     results, files = {}, []
@@ -173,8 +180,10 @@ def _preferences(checkpoint: LoadedModel, options: Options) -> dict[str, Any]:
     data = options.data or _own_dataset(checkpoint)
     if not is_dataset(data):
         raise UsageError(f"{data} is not a dataset", "build one with data.format=preference, or ranking")
-    scorer = RewardScorer([checkpoint], device=options.device)
-    return {**preference_scores(scorer, Dataset.open(data)), "baselines": []}
+    scorer = RewardScorer([checkpoint, *options.members], how=options.combine, device=options.device)
+    together = {"members": [str(one.path) for one in scorer.members], "combine": options.combine}
+    found = preference_scores(scorer, Dataset.open(data))
+    return {**found, **(together if options.members else {}), "baselines": []}
 
 
 TASKS: dict[str, Callable[[LoadedModel, Options], dict[str, Any]]] = {

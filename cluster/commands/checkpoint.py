@@ -1,4 +1,4 @@
-"""`seedbed checkpoint`: list, verify, hash, compare, prune, and fetch from a copy."""
+"""`seedbed checkpoint`: list, verify, hash, compare, prune, fetch from a copy, and normalise rewards."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -182,3 +182,30 @@ def diff(
 
     paths = [str(side.path) for side in sides]
     emit({"checkpoints": paths, "equal": not rows, "differences": rows}, json=json, render=render)
+
+
+@app.command("normalize")
+@command
+def normalize(
+    reward: RunOrStep,
+    policy: Annotated[Path, typer.Option("--policy", metavar="RUN", help="Whose answers are to have them.")],
+    out: Annotated[Path, typer.Option("--out", help="A new directory for the normalised model.")],
+    prompts: Annotated[int, typer.Option(min=2, help="Prompts to answer, one answer each.")] = 300,
+    temperature: Annotated[float, typer.Option(min=0, help="How answers are sampled.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Answers are a function of it.")] = 0,
+    json: Json = False,
+) -> None:
+    """Shift and scale a reward model: mean 0 and variance 1 on a policy's own answers."""
+    from training.rewards.comparisons import Sampling, sampled
+    from training.rewards.normalization import normalize
+
+    answers = sampled(policy, Sampling("train", prompts, 1, temperature, seed))
+    found = normalize(reward, out, answers)
+    emit(
+        {"out": str(out), "answers": len(answers), **found},
+        json=json,
+        render=lambda value: (
+            f"{value['out']}: rewards of {value['answers']:,} answers had mean {value['mean']:.3f} and "
+            f"deviation {value['deviation']:.3f}, and have 0 and 1"
+        ),
+    )

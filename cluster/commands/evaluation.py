@@ -21,6 +21,13 @@ def evaluate(
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also gzip, xz and an n-gram model on the same bytes.")
     ] = False,
+    members: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--member", metavar="RUN", help="Of a reward model: one more of an ensemble. Repeatable."
+        ),
+    ] = None,
+    combine: Annotated[str, typer.Option(help="Of an ensemble: mean, worst, or penalised.")] = "mean",
     json: Json = False,
 ) -> None:
     """Score a checkpoint, with intervals."""
@@ -30,5 +37,12 @@ def evaluate(
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     if not names:
         raise UsageError("--tasks names no task", "for example --tasks bits-per-byte")
-    value: dict[str, Any] = score(checkpoint, tasks=names, data=data, with_baselines=baselines)
+    value: dict[str, Any] = score(
+        checkpoint,
+        tasks=names,
+        data=data,
+        with_baselines=baselines,
+        members=members or (),
+        combine=combine,
+    )
     emit(value, json=json, render=eval_view)

@@ -7,9 +7,11 @@ import pytest
 
 from data.build import build_dataset
 from data.config import DataConfig
+from data.examples.table import ExampleTable
+from data.shards import Dataset
 from seedbed.errors import DataError, UsageError
 from tests.integration.test_fine_tuning import data, lines, pretrained, recipe, sentence, trained
-from training.rewards.comparisons import Sampling, compare
+from training.rewards.comparisons import Sampling, compare, sampled
 from training.rewards.judges import RewardModels
 from training.rewards.scoring import RewardScorer
 
@@ -100,6 +102,33 @@ def test_comparisons_by_a_reward_model_are_pairs(policy, rewards, tmp_path):
     assert rows
     assert told["rows"] == len(rows)
     assert all(row["judged_margin"] > 0 and row["chosen"] != row["rejected"] for row in rows)
+
+
+def test_a_reward_model_is_normalised_on_the_policys_own_answers(policy, rewards, seedbed_cli, tmp_path):
+    """Whatever adds rewards to something else needs to know what a unit is, and where zero is."""
+    answers = ("--policy", policy, "--prompts", "20", "--json")
+    told = seedbed_cli("checkpoint", "normalize", rewards[0], "--out", "normal", *answers)
+    assert told.code == 0, told.stderr
+    found = RewardScorer([tmp_path / "normal"]).score(sampled(policy, Sampling("train", 20, 1, 1.0, 0)))
+    assert abs(found.mean()) < 1e-4
+    assert abs(found.std() - 1) < 1e-3
+    again = seedbed_cli("checkpoint", "normalize", rewards[0], "--out", "normal", *answers)
+    assert (again.code, "is not empty" in again.stderr) == (2, True)
+
+
+def test_an_ensemble_is_measured_as_one(rewards, data, seedbed_cli):
+    arguments = ("eval", rewards[0], "--tasks", "preferences", "--json")
+    outcome = seedbed_cli(*arguments, "--member", rewards[1], "--combine", "penalised")
+    assert outcome.code == 0, outcome.stderr
+    both = json.loads(outcome.stdout)["tasks"]["preferences"]
+    assert (len(both["members"]), both["combine"]) == (2, "penalised")
+    table = ExampleTable.of(Dataset.open(data["pairs"]), "holdout")
+    members = RewardScorer(rewards).by_member([table.tokens(n) for n in range(table.num_sequences)])
+    assert not np.allclose(members[0], members[1])
+    expected = (members.mean(0) - 0.5 * members.var(0)).mean()
+    assert both["reward"]["mean"] == pytest.approx(expected, rel=1e-5)
+    odd = seedbed_cli("eval", rewards[0], "--member", rewards[1])
+    assert (odd.code, "nothing but preferences" in odd.stderr) == (2, True)
 
 
 def test_who_cannot_judge_is_refused(policy, rewards, tmp_path):

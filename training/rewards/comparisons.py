@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data.examples.table import ExampleTable, format_of
 from data.order import Permutation
@@ -92,23 +93,38 @@ def compare(
     return {**counts, "too_long": num_too_long, "answers": num_answers, **judge.summary()}
 
 
-def _dataset(loaded: LoadedModel, judge: Judge | None) -> Dataset:
+def sampled(run: Path, sampling: Sampling) -> list[NDArray[np.int64]]:
+    """Prompts with the run's own answers, as tokens: what a reward model is normalised on."""
+    loaded = load_model(run)
+    dataset = _plain_dataset(loaded)
+    table = ExampleTable.of(dataset, sampling.split)
+    chosen, _ = _prompts(table, loaded.config.model.context, sampling)
+    found = _answers(loaded, dataset, table, chosen, sampling)
+    return [answer.tokens for _, answers in found for answer in answers]
+
+
+def _plain_dataset(loaded: LoadedModel) -> Dataset:
+    """What the policy was trained on, which has to be what it was, and plain text."""
     dataset = Dataset.open(loaded.dataset_path)
-    about = dataset.manifest.get("examples", {})
-    if about.get("template") != "plain":
+    if dataset.manifest.get("examples", {}).get("template") != "plain":
         raise UsageError(
             f"{loaded.path} was not trained on examples with the plain template",
             'give a run with data.template = "plain", such as of the recipe sft-demo',
-        )
-    if judge is None and format_of(dataset) != "python-functions":
-        raise UsageError(
-            f"{loaded.path} was not trained on Python functions, which is all that the checker knows",
-            "name reward models with --reward; or give a run of the recipe sft-demo",
         )
     if dataset.digest != loaded.dataset_digest:
         raise DataError(
             f"{loaded.dataset_path} is not the dataset that {loaded.path} was trained on",
             "build it again as it was",
+        )
+    return dataset
+
+
+def _dataset(loaded: LoadedModel, judge: Judge | None) -> Dataset:
+    dataset = _plain_dataset(loaded)
+    if judge is None and format_of(dataset) != "python-functions":
+        raise UsageError(
+            f"{loaded.path} was not trained on Python functions, which is all that the checker knows",
+            "name reward models with --reward; or give a run of the recipe sft-demo",
         )
     if (
         isinstance(judge, RewardModels)
