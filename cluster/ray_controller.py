@@ -229,11 +229,17 @@ def end_runs(ray: Any, *, now: bool) -> None:
             "seedbed stop each of them; or say --now",
         )
     for run in runs:
-        ask(ray, controller.stop.remote(run["run"], True))
+        # One whose directory is gone has nobody to be stopped.
+        with contextlib.suppress(SeedbedError):
+            ask(ray, controller.stop.remote(run["run"], True))
     deadline = time.monotonic() + END_RUNS_S
     while runs and time.monotonic() < deadline:
         time.sleep(EVERY_S)
         runs = ask(ray, controller.state.remote())["runs"]
+    if runs:
+        raise SeedbedError(
+            f"{len(runs)} run(s) did not end in {END_RUNS_S:g} s: {', '.join(run['run'] for run in runs)}"
+        )
 
 
 def get_controller(ray: Any, folder: Path, address: str) -> Any:

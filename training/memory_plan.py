@@ -42,8 +42,11 @@ def memory_by_part(config: Config, *, saves: bool = True) -> Parts:
     """
     always = _always(config, saves)
     learning = _learning(config) / _whole(config.model) / FLOAT
+    # What is frozen has no gradients; of ddp, all that is shared is of gradients too.
+    shrunken = {"gradients", "communication"} if config.engine.name == "ddp" else {"gradients"}
     moments = [
-        {**each, "gradients": round(learning * each["gradients"])} for each in _moments_of_step(config)
+        {name: round(learning * size) if name in shrunken else size for name, size in each.items()}
+        for each in _moments_of_step(config)
     ]
     names = dict.fromkeys([name for moment in moments for name in moment])
     largest = {name: max(moment.get(name, 0) for moment in moments) for name in names}

@@ -104,7 +104,11 @@ def _end_runs(address: str, *, now: bool) -> None:
     except UsageError:
         raise
     except SeedbedError as error:
-        note(f"! what runs on it is unknown: {error.message}")
+        if not now:
+            raise SeedbedError(
+                f"what runs on the cluster is unknown: {error.message}", "try again, or say --now"
+            ) from None
+        note(f"! {error.message}")
     finally:
         _disconnect()
 

@@ -111,7 +111,7 @@ def _judged(value: dict[str, Any]) -> str:
         f"{value['rows']:,} rows of data.format = "
         f'"{"prompt-response" if value["form"] == "best" else value["form"]}" in {value["out"]}',
         f"left out: {value['left_out']:,} prompts without an answer that is good enough, or better than "
-        f"another; {value['too_long']:,} longer than the context",
+        f"another; {value['too_long']:,} longer than the context; {value['cut']:,} answers that did not end",
     ]
     if "parse" in value:
         lines.append(

@@ -137,6 +137,7 @@ def _elsewhere(
     from training.plan import layouts, make_plan, proposals, refusal
 
     config, machines = _placed(recipe, sets, on, nodes)
+    asked = config.batch.micro_batch_size
     if search:
         config = shared_out(config)
     value = make_plan(config, Path("runs"), machines=machines, price_per_device_hour=price, mttf_h=mttf)
@@ -146,6 +147,11 @@ def _elsewhere(
     refused = refusal(config, machines)
     # The disk here is not theirs.
     value["notices"] = [str(refused)] if refused else []
+    if config.batch.micro_batch_size != asked:
+        value["notices"].append(
+            f"planned with batch.micro_batch_size = {config.batch.micro_batch_size}: with {asked}, ranks "
+            "would be left without work"
+        )
     return value, None if search else refused
 
 

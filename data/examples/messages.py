@@ -90,7 +90,7 @@ def candidates_of(row: dict[str, Any], format: str) -> Candidates:
 
 
 def _messages(row: dict[str, Any]) -> Candidates:
-    key = "conversations" if "conversations" in row else "messages"
+    key = "messages" if row.get("conversations") is None else "conversations"
     return Candidates((conversation(_given(row, key), _tools(row)),))
 
 
@@ -119,7 +119,7 @@ def _preference(row: dict[str, Any]) -> Candidates:
         _refuse_identical(sides)
         row, sides = {**row, "prompt": sides[0][:shared]}, [side[shared:] for side in sides]
     _refuse_identical(sides)
-    margin = row.get("margin", 0.0)
+    margin = 0.0 if row.get("margin") is None else row["margin"]
     if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin < math.inf:
         raise Rejected("malformed", f'"margin" is {margin!r}, not a number from 0 on')
     chosen, rejected = (_answered(row, side) for side in sides)

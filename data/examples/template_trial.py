@@ -10,10 +10,10 @@ import json
 import resource
 import sys
 
-from data.examples.templates import Template
+from data.examples.templates import CPU_S, Template
 from seedbed.errors import SeedbedError
 
-MEMORY_BYTES, CPU_S = 2**30, 10
+MEMORY_BYTES = 2**30
 
 
 def main() -> None:

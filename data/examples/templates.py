@@ -13,6 +13,7 @@ end of turn.
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -33,8 +34,8 @@ from seedbed.errors import ConfigError, DataError, nearest
 from seedbed.files import digest_of
 
 SUFFIX = ".jinja"
-TRIAL_S = 20
-"""For a template that is not ours, with the start of the process that tries it."""
+CPU_S, TRIAL_S = 10, 30
+"""For a template that is not ours: what rendering may take, and the process with its start."""
 BEGIN, END, GUARD = MARKS
 BEGINNINGS = ("<s>", "<|begin_of_text|>", "<bos>", "[CLS]")
 """What makers of tokenizers call the token that a text begins with."""
@@ -228,22 +229,28 @@ class Template:
 
 
 def _try_apart(origin: str, source: str, tokenizer: Tokenizer) -> None:
-    """ConfigError for a template of somebody's that never ends, or takes all memory, where it does no
-    harm."""
+    """ConfigError for a template of somebody's that takes too long, or too much memory, for a short
+    conversation.
+
+    That is found out where it does no harm; one that does so for long conversations alone is not found.
+    """
     given = json.dumps([source, origin, dict(tokenizer.special_ids), tokenizer.end_of_text])
     command = [sys.executable, "-P", "-m", "data.examples.template_trial"]
     try:
         done = subprocess.run(
             command, input=given.encode(), capture_output=True, timeout=TRIAL_S, check=False
         )
-        is_well = done.returncode == 0
+        code, said = done.returncode, done.stderr.decode(errors="replace").strip()
     except subprocess.TimeoutExpired:
-        is_well = False
-    if not is_well:
+        code, said = -signal.SIGXCPU, ""
+    is_greedy = code < 0 or said.endswith("MemoryError")
+    if is_greedy:
         raise ConfigError(
-            f"{origin} took more than {TRIAL_S} s, or a gigabyte of memory, to render a short conversation",
+            f"{origin} took more than {CPU_S} s, or a gigabyte of memory, to render a short conversation",
             "let it loop over messages and tools alone",
         )
+    if code:
+        raise ConfigError(f"{origin} could not be tried: {said.splitlines()[-1]}", "report it")
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,7 @@ from data.examples.table import ExampleTable
 from data.shards import Dataset
 from seedbed.errors import DataError, UsageError
 from tests.integration.test_fine_tuning import data, lines, pretrained, recipe, sentence, trained
-from training.rewards.comparisons import Sampling, compare, sampled
+from training.rewards.comparisons import Sampling, _prompts, compare, sampled
 from training.rewards.judges import RewardModels
 from training.rewards.scoring import RewardScorer
 
@@ -129,6 +129,18 @@ def test_an_ensemble_is_measured_as_one(rewards, data, seedbed_cli):
     assert both["reward"]["mean"] == pytest.approx(expected, rel=1e-5)
     odd = seedbed_cli("eval", rewards[0], "--member", rewards[1])
     assert (odd.code, "nothing but preferences" in odd.stderr) == (2, True)
+
+
+def test_each_prompt_of_comparisons_is_asked_once(data, tmp_path):
+    """A policy of DPO is judged again on prompts that have two answers each."""
+    pairs = [{"prompt": f"{sentence(n)} {n}", "chosen": " a", "rejected": " b"} for n in range(30)]
+    (tmp_path / "pairs.jsonl").write_text(lines(pairs))
+    common = {"format": "preference", "template": "plain", "tokenizer": str(data["text"])}
+    config = DataConfig(source=str(tmp_path / "pairs.jsonl"), holdout_fraction=0.0, **common)
+    table = ExampleTable.of(Dataset.open(build_dataset(config, tmp_path / "data")), "train")
+    chosen, num_too_long = _prompts(table, 48, Sampling(num_prompts=100))
+    assert num_too_long == 0
+    assert chosen == table.firsts[:-1].tolist()
 
 
 def test_who_cannot_judge_is_refused(policy, rewards, tmp_path):

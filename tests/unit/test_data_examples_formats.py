@@ -102,6 +102,13 @@ BAD = [
 ]
 
 
+def test_what_is_null_is_not_there():
+    """Tables have all columns in all rows."""
+    row = {"messages": [ASKED, ANSWERED], "conversations": None}
+    assert len(candidates_of(row, "messages").conversations[0].messages) == 2
+    assert candidates_of({**PAIR, "margin": None}, "preference").margin == 0
+
+
 @pytest.mark.parametrize(("format", "row", "reason", "detail"), BAD)
 def test_a_row_that_is_no_example_says_what_is_wrong(format, row, reason, detail):
     """Otherwise it would be learned as something else, or vanish without a trace."""

@@ -97,3 +97,14 @@ def test_a_save_on_a_cpu_copies_what_it_writes():
     assert with_saves["checkpoint_copy"] == 3 * COUNT
     assert with_saves["total"] - without["total"] == 3 * COUNT
     assert parts()["checkpoint_copy"] == parts()["libraries"] == 0
+
+
+def test_what_is_frozen_has_no_gradients_to_add_up_or_share():
+    """Adapters under ddp would be refused a GPU that they fit."""
+    adapters = ["engine.name=ddp", "model.lora_rank=8", "optimizer.trained=lora", "batch.micro_batch_size=1"]
+    parts = memory_by_part(
+        load_config(
+            "gpt2-124m", ["engine.num_ranks=2", "engine.device=cuda", "engine.precision=bf16", *adapters]
+        )
+    )
+    assert parts["gradients"] + parts["communication"] < parts["weights"] / 10

@@ -127,8 +127,9 @@ def test_advantages_within_a_prompts_answers():
     close(advantages.group_relative(scores, divide=False)[0], [0, -1, -1, 2])
     assert not advantages.group_relative(scores)[1].any()
     assert advantages.has_spread(scores).tolist() == [True, False]
-    with pytest.raises(ValueError, match="one answer"):
-        advantages.leave_one_out(scores[:, :1])
+    for compared in (advantages.leave_one_out, advantages.group_relative):
+        with pytest.raises(ValueError, match="one answer"):
+            compared(scores[:, :1])
 
 
 def test_the_penalty_of_long_answers_is_a_ramp():

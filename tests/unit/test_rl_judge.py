@@ -3,11 +3,13 @@ verdicts."""
 
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from seedbed.errors import UsageError
+from training.rl import judge as judge_module
 from training.rl.judge import Judge, JudgeConfig, Pair, calibrated, preferences
 
 
@@ -28,6 +30,15 @@ class Handler(BaseHTTPRequestHandler):
             fault = self.server.faults.pop(0) if self.server.faults else None
         if isinstance(fault, int):
             self.send_error(fault)
+            return
+        if fault == "silent":
+            time.sleep(1)
+        if fault == "broken":
+            self.send_response(200)
+            self.send_header("Content-Length", "500")
+            self.end_headers()
+            self.wfile.write(b"{}")
+            self.close_connection = True
             return
         text = body["messages"][0]["content"]
         first = text.split("[Answer A]\n")[1].split("\n\n[Answer B]")[0]
@@ -107,6 +118,45 @@ def test_a_busy_judge_is_asked_again_and_a_refusal_is_not(endpoint):
     (verdict,) = refused.verdicts(PAIRS[1:])
     assert (verdict.choice, verdict.failure, "401" in verdict.detail) == (None, "raised", True)
     assert refused.usage.failures == {"raised": 1}
+
+
+@pytest.mark.parametrize(
+    ("reply", "choice"),
+    [
+        ("Verdict: **A**", "first"),
+        ("**Verdict:** B", "second"),
+        ("I think so.\nVerdict: (tie)\n", "tie"),
+        ("Verdict: Answer A", "first"),
+        ("Verdict: A tie", None),
+        ("Verdict: A, since B is worse", None),
+    ],
+)
+def test_a_verdict_is_a_line_of_its_own(reply, choice):
+    if choice is None:
+        with pytest.raises(judge_module._Failed):
+            judge_module._choice_in(reply)
+    else:
+        assert judge_module._choice_in(reply) == choice
+
+
+def test_a_reply_that_breaks_off_costs_its_own_pair_alone(endpoint):
+    endpoint.faults = ["broken"] * 8
+    verdicts = judge(endpoint, at_once=1).verdicts(PAIRS)
+    assert [verdict.failure for verdict in verdicts] == ["unreachable", None]
+
+
+def test_a_judge_that_says_nothing_is_given_up(endpoint):
+    endpoint.faults = ["silent"] * 2
+    one = Judge(
+        JudgeConfig(f"http://127.0.0.1:{endpoint.server_address[1]}", "m", timeout_s=0.3, num_tries=1)
+    )
+    assert one.verdicts(PAIRS[:1])[0].failure == "timeout"
+
+
+def test_a_key_is_not_sent_for_all_to_read():
+    assert JudgeConfig("https://api.example.com/v1", "m").is_private
+    assert JudgeConfig("http://localhost:8000/v1", "m").is_private
+    assert not JudgeConfig("http://10.0.0.1:8000/v1", "m").is_private
 
 
 def test_nonsense_and_silence_are_failures_and_never_verdicts(endpoint):

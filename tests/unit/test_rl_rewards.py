@@ -1,7 +1,9 @@
 """Rewards by rules, by functions in processes of their own, and by tests in a sandbox: failures have
 names."""
 
+import datetime
 import math
+import resource
 import time
 
 import pytest
@@ -93,7 +95,10 @@ def test_tests_of_code_are_passed_or_not():
         ("import ctypes; ctypes.CDLL(None)", "forbidden"),
         ("import os; os.kill(os.getppid(), 9)", "forbidden"),
         ("import os; os.listdir('/')", "forbidden"),
-        ("import os; os._exit(3)", "raised"),
+        ("import os; os._exit(3)", "exited"),
+        ("import sys; sys.exit(0)", "exited"),
+        ("import os; os.abort()", "killed"),
+        ("import __main__; __main__.hook = __main__.refused = None; open('/etc/passwd')", "forbidden"),
     ],
 )
 def test_a_sandbox_has_what_a_function_needs_and_nothing_else(source, end):
@@ -106,9 +111,26 @@ def test_a_sandbox_has_what_a_function_needs_and_nothing_else(source, end):
 
 
 def test_output_without_end_does_not_fill_memory_or_time():
-    ran = run_python("while True: print('x' * 1000)", QUICK)
-    assert ran.end == "timeout"
-    assert len(ran.output) <= QUICK.output_bytes
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    ran = run_python("import os\nwhile True: os.write(1, b'x' * 65536)", QUICK)
+    assert ran.end == "output"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "raise SystemExit",
+        "import sys; sys.exit(0)",
+        "import os; os._exit(0)",
+        "import atexit, os; atexit.register(lambda: os._exit(0))",
+        "import os; os.abort()",
+        "import sys; sys.stderr.write('0 done')",
+    ],
+)
+def test_who_leaves_before_a_test_has_not_passed_it(source):
+    """A policy finds out at once that ending is easier than answering."""
+    assert rules.unit_tests(source, ["assert f(1) == 2"], QUICK).parts == {"unit_tests": 0.0}
 
 
 FUNCTIONS = """
@@ -169,6 +191,26 @@ def test_the_wrong_number_of_rewards_is_a_failure(module):
     assert [one.failure for one in asked(f"{module}:few", ["a"])] == [None]
     found = asked(f"{module}:few", ["a", "b"])
     assert [one.failure for one in found] == ["malformed", "malformed"]
+
+
+def test_a_batch_that_hangs_is_given_up_as_a_batch(module):
+    """Twenty times the time of one answer would be minutes for nothing."""
+    with FunctionReward(f"{module}:odd", 1.0, more_s=0.0) as reward:
+        started = time.monotonic()
+        assert isinstance(reward._ask([("", "hang", {})] * 20, 1.0), Reward)
+        assert time.monotonic() - started < 15
+        assert reward.rewards([], [], []) == []
+
+
+def test_a_function_is_found_beside_modules_that_are_named_as_ours(module, tmp_path, monkeypatch):
+    (tmp_path / "training.py").write_text("raise ImportError('a module of the user')")
+    monkeypatch.chdir(tmp_path)
+    for function in (f"{module}:few", "mine:few"):
+        assert asked(function, ["a"], at=datetime.date(2026, 1, 2))[0].total == 1.0
+
+
+def test_a_number_that_is_too_large_is_no_reward():
+    assert reward_of("f", 10**400).failure == "not_finite"
 
 
 def test_a_function_that_is_not_there_is_named(module, tmp_path):

@@ -11,7 +11,7 @@ from models.config import ModelConfig
 from models.families import build
 from models.generation import Engine, Request
 from models.initialization import initialize
-from seedbed.errors import DataError
+from seedbed.errors import ConfigError, DataError
 from training.rl import invariants
 from training.rl.invariants import Bands, Broken
 from training.rl.losses import LOSSES
@@ -135,6 +135,13 @@ def test_an_update_makes_good_tokens_likelier(policy, rollouts):
     assert (new - batch.old)[batch.mask].mean() > 0
 
 
+def test_objectives_that_are_none_are_refused():
+    """A sum in place of a mean, or a penalty that penalises nothing, would go unseen."""
+    for settings in ({"name": "pp0"}, {"mean": "colums"}, {"mean": "columns"}, {"kl_estimator": "k1"}):
+        with pytest.raises(ConfigError):
+            PolicyObjective(**settings)
+
+
 def test_values_are_of_what_was_read_before_a_token(rollouts):
     critic = model_of(head="reward")
     padded = tensors_of(rollouts, END)
@@ -179,6 +186,10 @@ def test_every_broken_invariant_has_a_name(policy, rollouts):
     for shift in (0.1, math.nan):
         with pytest.raises(Broken, match="invariant generator"):
             invariants.check_generator(padded, batch.old + shift, Bands())
+    one_row = batch.old.clone()
+    one_row[2] += 0.2
+    with pytest.raises(Broken, match="an answer's log-probabilities"):
+        invariants.check_generator(padded, one_row, Bands(generator=1.0))
     invariants.check_first_ratio(batch.old, batch.old, batch.mask, Bands())
     with pytest.raises(Broken, match="invariant ratio"):
         invariants.check_first_ratio(batch.old + 1e-3, batch.old, batch.mask, Bands())
@@ -189,8 +200,9 @@ def test_every_broken_invariant_has_a_name(policy, rollouts):
     invariants.check_reference(kl, batch.mask, Bands(), is_first=True, is_initial=False)
     with pytest.raises(Broken, match="invariant reference"):
         invariants.check_reference(kl, batch.mask, Bands(), is_first=True, is_initial=True)
-    with pytest.raises(Broken, match="invariant kl"):
-        invariants.check_reference(kl * 1e6, batch.mask, Bands(), is_first=False, is_initial=True)
+    for far in (kl * 1e6, kl * -1e6, kl * -math.inf, kl * math.nan):
+        with pytest.raises(Broken, match="invariant kl"):
+            invariants.check_reference(far, batch.mask, Bands(), is_first=False, is_initial=True)
 
     invariants.check_finite("advantages", batch.advantages, batch.mask)
     with pytest.raises(Broken, match="advantages hold what is no number"):

@@ -70,14 +70,14 @@ def compare(
     judge = judge or PythonChecker()
     table = ExampleTable.of(dataset, sampling.split)
     chosen, num_too_long = _prompts(table, loaded.config.model.context, sampling)
-    rows, num_left_out, num_answers = [], 0, 0
+    rows, num_left_out, num_answers, num_cut = [], 0, 0, 0
     with Progress("answers", len(chosen) * sampling.num_answers) as bar:
         for number, answers in _answers(loaded, dataset, table, chosen, sampling):
-            scores = {
-                answer.text: score
-                for answer, score in zip(answers, judge.scores(answers), strict=True)
-                if answer.text.strip()
-            }
+            # One that was cut would be trained on as if it ended there.
+            whole = [answer for answer in answers if answer.ended and answer.text.strip()]
+            found = zip(whole, judge.scores(whole), strict=True) if whole else ()
+            scores = {answer.text: score for answer, score in found}
+            num_cut += sum(not answer.ended for answer in answers)
             row = _row(f"{sampling.split}:{number}", answers[0].prompt, scores, form, at_least)
             rows += [row] if row else []
             num_left_out += row is None
@@ -89,8 +89,14 @@ def compare(
             "take more answers, a higher temperature or a lower --at-least, or train the model longer",
         )
     write_atomic(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    counts = {"out": str(out), "form": form, "rows": len(rows), "left_out": num_left_out}
-    return {**counts, "too_long": num_too_long, "answers": num_answers, **judge.summary()}
+    counts: dict[str, Any] = {
+        "out": str(out),
+        "form": form,
+        "rows": len(rows),
+        "left_out": num_left_out,
+    }
+    counts |= {"too_long": num_too_long, "answers": num_answers, "cut": num_cut}
+    return counts | judge.summary()
 
 
 def sampled(run: Path, sampling: Sampling) -> list[NDArray[np.int64]]:
@@ -133,6 +139,12 @@ def _dataset(loaded: LoadedModel, judge: Judge | None) -> Dataset:
         raise UsageError(
             f"{judge.scorer.members[0].path} has another tokenizer than {loaded.path}",
             "give reward models that were begun from it, or from what it was begun from",
+        )
+    if isinstance(judge, RewardModels) and judge.scorer.context < loaded.config.model.context:
+        raise UsageError(
+            f"a reward model reads {judge.scorer.context} tokens, and {loaded.path} writes up to "
+            f"{loaded.config.model.context}",
+            "give reward models with as large a context",
         )
     return dataset
 
@@ -177,7 +189,8 @@ def _answers(
 def _prompts(table: ExampleTable, context: int, sampling: Sampling) -> tuple[list[int], int]:
     """Examples by hash, of which the prompt leaves room for an answer as long as the one that is there."""
     order = Permutation(table.num_examples, seed64(sampling.seed, "prompts"))
-    numbers = [order(place) for place in range(table.num_examples)]
+    # Of an example with several answers, the first stands for its prompt.
+    numbers = [int(table.firsts[order(place)]) for place in range(table.num_examples)]
     fitting = [number for number in numbers if table.lengths[number] <= context]
     return sorted(fitting[: sampling.num_prompts]), len(numbers) - len(fitting)
 

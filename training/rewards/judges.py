@@ -64,4 +64,5 @@ class RewardModels:
         return found
 
     def summary(self) -> dict[str, float]:
-        return {"score": float(np.mean(self._scores)), "deviation": float(np.std(self._scores))}
+        scores = self._scores or [0.0]
+        return {"score": float(np.mean(scores)), "deviation": float(np.std(scores))}

@@ -104,6 +104,8 @@ def group_relative(scores_GK: Tensor, *, divide: bool = True, eps: float = 1e-6)
     The deviation is that of a sample (K - 1), as it is where GRPO is used. Without the division it is Dr.
     GRPO (Liu et al. 2025), which does not weigh prompts up that are nearly all right or all wrong.
     """
+    if scores_GK.shape[1] < 2:
+        raise ValueError("group_relative compares answers to one prompt, and there is one answer")
     centred_GK = scores_GK - scores_GK.mean(1, keepdim=True)
     return centred_GK / (scores_GK.std(1, keepdim=True) + eps) if divide else centred_GK
 

@@ -22,6 +22,8 @@ def load(where: str, name: str) -> Callable[..., Any]:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     else:
+        # Behind all else: a folder may hold modules that are named as ours are.
+        sys.path.append(os.getcwd())
         module = importlib.import_module(where)
     function = getattr(module, name)
     if not callable(function):
@@ -31,9 +33,8 @@ def load(where: str, name: str) -> Callable[..., Any]:
 
 def plain(values: Any) -> Any:
     """As JSON has it: arrays and tensors as lists; what cannot be said, as its text."""
-    for method in ("tolist",):
-        if hasattr(values, method):
-            return getattr(values, method)()
+    if hasattr(values, "tolist"):
+        return values.tolist()
     if isinstance(values, list | tuple):
         return [plain(value) for value in values]
     return values if values is None or isinstance(values, int | float | str) else repr(values)

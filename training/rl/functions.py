@@ -26,17 +26,20 @@ START_S = 60.0
 
 
 class FunctionReward:
-    """A function that is asked in batches; a context, which ends the process."""
+    """A function that is asked in batches; a context, which ends the process.
 
-    def __init__(self, function: str, timeout_s: float = 10.0) -> None:
+    `timeout_s` is for one answer; a batch has that and `more_s` for each of its others.
+    """
+
+    def __init__(self, function: str, timeout_s: float = 10.0, more_s: float = 0.1) -> None:
         """UsageError when the name is none; whether there is such a function shows when it is asked."""
         where, colon, name = function.rpartition(":")
         if not (where and colon and name.isidentifier()):
             raise UsageError(f"{function!r} names no function", "such as my_rewards.py:rewards")
         if where.endswith(".py"):
             where = str(Path(where).absolute())
-        self.name, self.timeout_s = name, timeout_s
-        self._command = [sys.executable, "-m", "training.rl.function_worker", where, name]
+        self.name, self.timeout_s, self.more_s = name, timeout_s, more_s
+        self._command = [sys.executable, "-P", "-m", "training.rl.function_worker", where, name]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "FunctionReward":
@@ -50,7 +53,9 @@ class FunctionReward:
     ) -> list[Reward]:
         """One for each answer. UsageError when the function cannot be had at all."""
         given = list(zip(prompts, answers, rows, strict=True))
-        found = self._ask(given, self.timeout_s * max(1, len(given)))
+        if not given:
+            return []
+        found = self._ask(given, self.timeout_s + self.more_s * (len(given) - 1))
         # One that takes no account of how many it is asked about would be right about one.
         if isinstance(found, Reward) and found.failure != "malformed" and len(given) > 1:
             return [self._alone(one) for one in given]
@@ -64,7 +69,9 @@ class FunctionReward:
         """The rewards; or the failure that all of these have in common."""
         process = self._started()
         prompts, answers, rows = (list(column) for column in zip(*given, strict=True))
-        request = json.dumps({"prompts": prompts, "answers": answers, "rows": rows}).encode() + b"\n"
+        # What JSON does not have, such as a date, is given as text.
+        asked = {"prompts": prompts, "answers": answers, "rows": rows}
+        request = json.dumps(asked, default=str).encode() + b"\n"
         try:
             assert process.stdin is not None
             process.stdin.write(request)

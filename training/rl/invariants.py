@@ -20,6 +20,9 @@ class Bands:
     generator: float = 1e-2
     """Mean of |log p by the trainer - log p by the generator| over tokens, in nats; in float32 on one machine
     it is near 1e-6, in bfloat16 near 1e-3."""
+    answer: float = 0.1
+    """The same over the tokens of one answer, the worst of a batch: a single wrong row does not show in a
+    mean."""
     first_ratio: float = 1e-5
     """Largest |log ratio| before the first update, recomputed in another batch."""
     kl: float = 50.0
@@ -72,7 +75,16 @@ def check_policy(rollouts: Sequence[Rollout], policy: str) -> None:
 
 def check_generator(batch: RolloutTensors, trainer_BT: Tensor, bands: Bands) -> float:
     """Trainer and generator agree on what was sampled; returns the mean difference in nats."""
-    apart = (trainer_BT - batch.log_probs)[batch.mask].abs().mean().item()
+    apart_BT = torch.where(batch.mask, (trainer_BT - batch.log_probs).abs(), 0.0)
+    of_answers_B = apart_BT.sum(1) / batch.mask.sum(1)
+    if not of_answers_B.max().item() <= bands.answer:
+        raise Broken(
+            "generator",
+            f"an answer's log-probabilities are {of_answers_B.max().item():.3g} nats from the trainer's on "
+            f"average, of which {bands.answer:g} are allowed",
+            "positions or padding of that row differ between generator and trainer",
+        )
+    apart = (apart_BT.sum() / batch.mask.sum()).item()
     # Also when it is nan.
     if not apart <= bands.generator:
         raise Broken(
@@ -107,7 +119,8 @@ def check_reference(
             f"at the start the divergence from the reference is {mean:.3g} nats, not 0",
             "the policy was not begun from the reference, or one of them has dropout",
         )
-    if not mean <= bands.kl:
+    # Far below 0 it says that the answers are not the policy's.
+    if not abs(mean) <= bands.kl:
         raise Broken(
             "kl",
             f"an answer is {mean:.3g} nats from the reference on average, {bands.kl:g} are allowed",

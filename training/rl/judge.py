@@ -6,11 +6,14 @@ was asked is kept in a cache, by all that the answer depends on. An endpoint tha
 nonsense is asked again, with pauses that double; after that the pair has a failure, and no verdict.
 """
 
+import http.client
 import json
 import os
 import re
+import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +42,8 @@ TEMPLATE = """You compare two answers to the same prompt.
 {criterion}
 Reply with exactly one line: "Verdict: A", "Verdict: B" or "Verdict: tie"."""
 
-_VERDICT = re.compile(r"verdict\s*:\s*\[*(a|b|tie)\b", re.IGNORECASE)
+_VERDICT = re.compile(r"^\W*verdict\W*:\W*(?:answer\W+)?(a|b|tie)\W*$", re.IGNORECASE | re.MULTILINE)
+"""On a line of its own; judges like to set it in bold, or in brackets."""
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
 
 
@@ -52,7 +56,8 @@ class JudgeConfig:
     model: str
     criterion: str = "Which answer is better: more correct, more useful, and no longer than it has to be?"
     key_variable: str = "OPENAI_API_KEY"
-    """Environment: where the key is; it is written nowhere."""
+    """Environment: where the key is. It is written nowhere, and sent over https, or to this machine,
+    alone."""
     timeout_s: float = 60.0
     num_tries: int = 4
     pause_s: float = 1.0
@@ -62,6 +67,12 @@ class JudgeConfig:
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
             raise UsageError(f"{self.url!r} is no address of a judge", "such as http://127.0.0.1:8000/v1")
+
+    @property
+    def is_private(self) -> bool:
+        """Whether nobody on the way reads what is sent."""
+        host = urllib.parse.urlsplit(self.url).hostname or ""
+        return self.url.startswith("https://") or host in ("localhost", "::1") or host.startswith("127.")
 
 
 @dataclass(frozen=True)
@@ -107,6 +118,7 @@ class Judge:
 
     def __init__(self, config: JudgeConfig, cache: Path | None = None) -> None:
         self.config, self.usage = config, Usage()
+        self._lock = threading.Lock()
         self._cache_path = cache
         rows = read_lines(cache) if cache is not None and cache.exists() else []
         self._cache: dict[str, str] = {row["key"]: row["choice"] for row in rows if "key" in row}
@@ -130,17 +142,20 @@ class Judge:
         prompt, first, second = question
         text = TEMPLATE.format(prompt=prompt, first=first, second=second, criterion=self.config.criterion)
         key = digest_of([self.config.url, self.config.model, text])
-        if key in self._cache:
-            self.usage.cached += 1
-            return self._cache[key]  # type: ignore[return-value]
-        self.usage.asked += 1
+        with self._lock:
+            known = self._cache.get(key)
+            self.usage.cached += known is not None
+            self.usage.asked += known is None
+        if known is not None:
+            return known  # type: ignore[return-value]
         try:
             choice = self._tried(text)
         except _Failed as error:
             return error
-        self._cache[key] = choice
-        if self._cache_path is not None:
-            append_line(self._cache_path, {"key": key, "choice": choice})
+        with self._lock:
+            self._cache[key] = choice
+            if self._cache_path is not None:
+                append_line(self._cache_path, {"key": key, "choice": choice})
         return choice
 
     def _tried(self, text: str) -> Choice:
@@ -149,7 +164,8 @@ class Judge:
         for number in range(self.config.num_tries):
             if number:
                 time.sleep(self.config.pause_s * 2 ** (number - 1))
-            self.usage.tries += 1
+            with self._lock:
+                self.usage.tries += 1
             try:
                 return _choice_in(self._completion(text))
             except _Failed as error:
@@ -166,7 +182,7 @@ class Judge:
             "max_tokens": 64,
         }
         headers = {"Content-Type": "application/json"}
-        if key := os.environ.get(self.config.key_variable):
+        if (key := os.environ.get(self.config.key_variable)) and self.config.is_private:
             headers["Authorization"] = f"Bearer {key}"
         request = urllib.request.Request(
             f"{self.config.url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers
@@ -176,17 +192,21 @@ class Judge:
                 value = json.loads(reply.read())
             content = value["choices"][0]["message"]["content"]
             usage = value.get("usage") or {}
+            counts = [int(usage.get(f"{what}_tokens") or 0) for what in ("prompt", "completion")]
         except urllib.error.HTTPError as error:
             kind: Failure = "unreachable" if error.code in RETRIED else "raised"
             raise _Failed(kind, f"HTTP {error.code}: {error.reason}") from None
         except TimeoutError:
             raise _Failed("timeout", f"no answer within {self.config.timeout_s:g} s") from None
-        except OSError as error:
-            raise _Failed("unreachable", str(getattr(error, "reason", error))) from None
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(getattr(error, "reason", None), TimeoutError):
+                raise _Failed("timeout", f"no answer within {self.config.timeout_s:g} s") from None
+            raise _Failed("unreachable", str(getattr(error, "reason", error)) or repr(error)) from None
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise _Failed("malformed", f"the reply is no chat completion: {error!r}") from None
-        self.usage.prompt_tokens += int(usage.get("prompt_tokens") or 0)
-        self.usage.completion_tokens += int(usage.get("completion_tokens") or 0)
+        with self._lock:
+            self.usage.prompt_tokens += counts[0]
+            self.usage.completion_tokens += counts[1]
         return str(content)
 
 

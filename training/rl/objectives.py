@@ -2,12 +2,13 @@
 notation."""
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
 from models.heads import RewardModel
+from seedbed.errors import ConfigError
 from training.objectives import LossSum
 from training.rl.kl import ESTIMATORS
 from training.rl.losses import (
@@ -83,8 +84,20 @@ class PolicyObjective:
     kl: float = 0.0
     """Coefficient of the divergence in the loss (GRPO has it there; PPO in the reward)."""
     kl_estimator: str = "k3"
+    """k2 has the gradient of KL(pi, pi_ref), k3 that of KL(pi_ref, pi); k1 has none in expectation."""
 
     losses = ("loss",)
+
+    def __post_init__(self) -> None:
+        for field_, value, known in (
+            ("name", self.name, tuple(LOSSES)),
+            ("mean", self.mean, get_args(Mean)),
+            ("kl_estimator", self.kl_estimator, ("k2", "k3")),
+        ):
+            if value not in known:
+                raise ConfigError(f"{field_} = {value!r} is no such thing", f"one of {', '.join(known)}")
+        if self.mean == "columns" and self.longest < 2:
+            raise ConfigError("a mean over columns needs the longest that an answer may be", "set longest")
 
     def loss(self, model: nn.Module, batch: PolicyBatch) -> LossSum:
         return self._parts(model, batch)["loss"]
@@ -99,7 +112,7 @@ class PolicyObjective:
         new_BT = torch.where(batch.mask, new_BT, 0.0)
         found = LOSSES[self.name](new_BT, batch.old, batch.advantages, batch.mask, self.clip)
         losses_BT = found.losses * batch.importance
-        entropies_BT = entropy(logits_BTV) if self.entropy or not model.training else torch.zeros_like(new_BT)
+        entropies_BT = entropy(logits_BTV if self.entropy else logits_BTV.detach())
         if self.entropy:
             losses_BT = losses_BT - self.entropy * entropies_BT
         if self.kl:

@@ -35,8 +35,17 @@ def reward_of(name: str, value: object) -> Reward:
     """What a function gave, if it is a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return Reward(failure="malformed", detail=f"{name} gave {value!r}, not a number")
-    if not math.isfinite(value):
-        return Reward(failure="not_finite", detail=f"{name} gave {value}")
+    try:
+        is_finite = math.isfinite(value)
+    except OverflowError:
+        is_finite = False
+    if not is_finite:
+        return Reward(
+            failure="not_finite",
+            detail=f"{name} gave {value:.3g}"
+            if isinstance(value, float)
+            else f"{name} gave too large a number",
+        )
     return Reward({name: float(value)})
 
 

@@ -58,12 +58,12 @@ def unit_tests(source: str, tests: Sequence[str], limits: Limits = Limits()) -> 
     """The share of tests (statements, such as asserts) that pass, each after the source in a sandbox of its
     own.
 
-    Code that is wrong, does not end or tries what is forbidden fails its test: that is the answer's doing.
-    What the sandbox itself was killed by is a failure of the judge's.
+    A test is passed when its last line was reached. Code that is wrong, leaves before that, does not end, is
+    ended by a signal or tries what is forbidden fails: that is the answer's doing. A sandbox that did not
+    start is the judge's.
     """
     ends: list[Ran] = [run_python(f"{source}\n\n{test}\n", limits) for test in tests]
-    killed = next((ran for ran in ends if ran.end == "killed"), None)
-    if killed is not None:
-        return Reward(failure="crashed", detail=f"the sandbox was ended by a signal: {killed.error}")
+    if missing := [ran for ran in ends if ran.end == "unavailable"]:
+        return Reward(failure="crashed", detail=f"the sandbox did not start: {missing[0].error}")
     passed = sum(ran.end == "finished" for ran in ends)
     return Reward({"unit_tests": passed / len(tests) if tests else 0.0})
