@@ -34,7 +34,7 @@ from seedbed.errors import ConfigError, DataError, nearest
 from seedbed.files import digest_of
 
 SUFFIX = ".jinja"
-CPU_S, TRIAL_S = 10, 30
+CPU_S, TRIAL_S = 5, 30
 """For a template that is not ours: what rendering may take, and the process with its start."""
 BEGIN, END, GUARD = MARKS
 BEGINNINGS = ("<s>", "<|begin_of_text|>", "<bos>", "[CLS]")

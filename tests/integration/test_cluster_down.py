@@ -18,6 +18,7 @@ def refused(outcome, code, *words):
     assert all(word in said for word in words), said
 
 
+@pytest.mark.long
 def test_going_down_ends_runs_and_queue_and_says_so(tmp_path):
     """Supervisors would linger, runs look alive, and a stop wait for ever."""
     cluster = LocalCluster(tmp_path)
