@@ -82,7 +82,7 @@ def test_what_padding_holds_changes_nothing():
 
 def test_rewards_to_go_are_sums_of_what_follows():
     rewards = drawn(0)
-    found = advantages.rewards_to_go(rewards, MASK, discount=0.9)
+    found = advantages.rewards_to_go(rewards, MASK, gamma=0.9)
     for row, length in enumerate(LENGTHS):
         for t in range(length):
             close(found[row, t], sum(0.9 ** (s - t) * rewards[row, s].item() for s in range(t, length)))
@@ -133,7 +133,7 @@ def test_advantages_within_a_prompts_answers():
 
 
 def test_the_penalty_of_long_answers_is_a_ramp():
-    found = advantages.overlong_penalty(torch.tensor([10, 80, 90, 100, 130]), limit=100, tolerance=20)
+    found = advantages.overlong_penalty(torch.tensor([10, 80, 90, 100, 130]), limit=100, cache=20)
     close(found, [0.0, 0.0, -0.5, -1.0, -1.0])
 
 
@@ -224,7 +224,7 @@ def test_what_a_loss_is_averaged_over():
     for found, expected in (
         (losses.over_tokens(values, MASK), torch.cat(rows).mean()),
         (losses.over_answers(values, MASK), torch.stack([row.mean() for row in rows]).mean()),
-        (losses.over_columns(values, MASK, 16), torch.stack([row.sum() / 16 for row in rows]).mean()),
+        (losses.over_constant(values, MASK, 16), torch.stack([row.sum() / 16 for row in rows]).mean()),
     ):
         close(found.total / found.weight, expected)
 

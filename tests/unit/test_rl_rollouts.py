@@ -137,7 +137,7 @@ def test_an_update_makes_good_tokens_likelier(policy, rollouts):
 
 def test_objectives_that_are_none_are_refused():
     """A sum in place of a mean, or a penalty that penalises nothing, would go unseen."""
-    for settings in ({"name": "pp0"}, {"mean": "colums"}, {"mean": "columns"}, {"kl_estimator": "k1"}):
+    for settings in ({"name": "pp0"}, {"mean": "colums"}, {"mean": "constant"}, {"kl_estimator": "k1"}):
         with pytest.raises(ConfigError):
             PolicyObjective(**settings)
 

@@ -4,7 +4,7 @@ rollouts.py    what a policy answered, with which weights, and what it got for i
 outcomes.py    what asking for a reward came to: a number, or a failure with a name
 rules.py       rewards of texts by rule, and by tests of code in a sandbox (sandbox.py)
 functions.py   any Python function as a reward, in a process of its own
-judge.py       a language model as the judge of two answers, behind an endpoint
+llm_judge.py   a language model as the judge of two answers, behind an endpoint
 kl.py          how far a policy is from its reference, and what keeps it near
 advantages.py  rewards of tokens and answers -> how much better than expected each token was
 losses.py      what a policy and a critic are differentiated by

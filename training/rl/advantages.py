@@ -62,7 +62,7 @@ def token_rewards(kl_BT: Tensor, scores_B: Tensor, mask_BT: Tensor, coefficient:
 
 
 def gae(
-    rewards_BT: Tensor, values_BT: Tensor, mask_BT: Tensor, discount: float = 1.0, smoothing: float = 0.95
+    rewards_BT: Tensor, values_BT: Tensor, mask_BT: Tensor, gamma: float = 1.0, gae_lambda: float = 0.95
 ) -> tuple[Tensor, Tensor]:
     """(advantages, returns) [B, T] by generalized advantage estimation (Schulman et al. 2016, equation 16).
 
@@ -72,18 +72,18 @@ def gae(
     advantages_BT = torch.zeros_like(values_BT)
     following_B, next_values_B = torch.zeros_like(values_BT[:, 0]), torch.zeros_like(values_BT[:, 0])
     for t in reversed(range(values_BT.shape[1])):
-        delta_B = rewards_BT[:, t] + discount * next_values_B - values_BT[:, t]
+        delta_B = rewards_BT[:, t] + gamma * next_values_B - values_BT[:, t]
         # Columns after the end hold nothing, so what comes from there is zero.
-        following_B = torch.where(mask_BT[:, t], delta_B + discount * smoothing * following_B, 0.0)
+        following_B = torch.where(mask_BT[:, t], delta_B + gamma * gae_lambda * following_B, 0.0)
         next_values_B = torch.where(mask_BT[:, t], values_BT[:, t], 0.0)
         advantages_BT[:, t] = following_B
     return advantages_BT, torch.where(mask_BT, advantages_BT + values_BT, 0.0)
 
 
-def rewards_to_go(rewards_BT: Tensor, mask_BT: Tensor, discount: float = 1.0) -> Tensor:
+def rewards_to_go(rewards_BT: Tensor, mask_BT: Tensor, gamma: float = 1.0) -> Tensor:
     """[B, T] sum over s >= t of gamma^(s - t) r_s: what the policy gradient theorem weighs a token by (Sutton
     et al. 2000)."""
-    advantages_BT, _ = gae(rewards_BT, torch.zeros_like(rewards_BT), mask_BT, discount, smoothing=1.0)
+    advantages_BT, _ = gae(rewards_BT, torch.zeros_like(rewards_BT), mask_BT, gamma, gae_lambda=1.0)
     return advantages_BT
 
 
@@ -116,7 +116,7 @@ def has_spread(scores_GK: Tensor) -> Tensor:
     return scores_GK.amax(1) > scores_GK.amin(1)
 
 
-def overlong_penalty(lengths_B: Tensor, limit: int, tolerance: int) -> Tensor:
-    """[B] 0 up to `limit - tolerance` tokens, then down in a straight line to -1 at `limit` (Yu et al. 2025,
+def overlong_penalty(lengths_B: Tensor, limit: int, cache: int) -> Tensor:
+    """[B] 0 up to `limit - cache` tokens, then down in a straight line to -1 at `limit` (Yu et al. 2025,
     equation 13)."""
-    return ((limit - tolerance - lengths_B) / tolerance).clamp(-1.0, 0.0)
+    return ((limit - cache - lengths_B) / cache).clamp(-1.0, 0.0)

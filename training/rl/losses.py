@@ -123,7 +123,7 @@ def over_answers(values_BT: Tensor, mask_BT: Tensor) -> LossSum:
     return LossSum((sums_B / counts_B.clamp(min=1)).sum(), (counts_B > 0).sum().to(values_BT.dtype))
 
 
-def over_columns(values_BT: Tensor, mask_BT: Tensor, limit: int) -> LossSum:
+def over_constant(values_BT: Tensor, mask_BT: Tensor, limit: int) -> LossSum:
     """A mean over answers of their tokens' sums by one constant, the longest that an answer may be, as Dr.
     GRPO has it: length does not change what a token counts."""
     total = torch.where(mask_BT, values_BT, 0.0).sum() / limit

@@ -16,12 +16,12 @@ from training.rl.losses import (
     ClipSettings,
     entropy,
     over_answers,
-    over_columns,
+    over_constant,
     over_tokens,
     value_losses,
 )
 
-Mean = Literal["tokens", "answers", "columns"]
+Mean = Literal["tokens", "answers", "constant"]
 """What the loss is a mean over: see `losses`."""
 
 
@@ -77,7 +77,7 @@ class PolicyObjective:
     clip: ClipSettings = field(default_factory=ClipSettings)
     mean: Mean = "tokens"
     longest: int = 1
-    """Tokens that an answer may have: the divisor of a mean over columns."""
+    """Tokens that an answer may have: the divisor of a mean over a constant length."""
     temperature: float = 1.0
     """That the answers were sampled at."""
     entropy: float = 0.0
@@ -96,8 +96,10 @@ class PolicyObjective:
         ):
             if value not in known:
                 raise ConfigError(f"{field_} = {value!r} is no such thing", f"one of {', '.join(known)}")
-        if self.mean == "columns" and self.longest < 2:
-            raise ConfigError("a mean over columns needs the longest that an answer may be", "set longest")
+        if self.mean == "constant" and self.longest < 2:
+            raise ConfigError(
+                "a mean over a constant length needs the longest that an answer may be", "set longest"
+            )
 
     def loss(self, model: nn.Module, batch: PolicyBatch) -> LossSum:
         return self._parts(model, batch)["loss"]
@@ -131,7 +133,7 @@ class PolicyObjective:
             return over_tokens(values_BT, mask_BT)
         if self.mean == "answers":
             return over_answers(values_BT, mask_BT)
-        return over_columns(values_BT, mask_BT, self.longest)
+        return over_constant(values_BT, mask_BT, self.longest)
 
 
 @dataclass(frozen=True)

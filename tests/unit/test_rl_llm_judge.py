@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from seedbed.errors import UsageError
-from training.rl import judge as judge_module
-from training.rl.judge import Judge, JudgeConfig, Pair, calibrated, preferences
+from training.rl import llm_judge as judge_module
+from training.rl.llm_judge import JudgeConfig, LlmJudge, Pair, calibrated, preferences
 
 
 class Endpoint(ThreadingHTTPServer):
@@ -74,7 +74,7 @@ def endpoint():
 
 def judge(server, cache=None, **settings):
     url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    return Judge(JudgeConfig(url, "a-judge", pause_s=0.01, timeout_s=5.0, **settings), cache)
+    return LlmJudge(JudgeConfig(url, "a-judge", pause_s=0.01, timeout_s=5.0, **settings), cache)
 
 
 PAIRS = [Pair("Say it.", "short", "a long answer"), Pair("Say it.", "the longest of all", "brief")]
@@ -147,7 +147,7 @@ def test_a_reply_that_breaks_off_costs_its_own_pair_alone(endpoint):
 
 def test_a_judge_that_says_nothing_is_given_up(endpoint):
     endpoint.faults = ["silent"] * 2
-    one = Judge(
+    one = LlmJudge(
         JudgeConfig(f"http://127.0.0.1:{endpoint.server_address[1]}", "m", timeout_s=0.3, num_tries=1)
     )
     assert one.verdicts(PAIRS[:1])[0].failure == "timeout"
@@ -163,7 +163,7 @@ def test_nonsense_and_silence_are_failures_and_never_verdicts(endpoint):
     endpoint.faults = ["Verdict: A or maybe Verdict: B"] * 8
     (verdict,) = judge(endpoint, at_once=1).verdicts(PAIRS[:1])
     assert (verdict.choice, verdict.failure) == (None, "malformed")
-    nobody = Judge(JudgeConfig("http://127.0.0.1:9/v1", "m", num_tries=2, pause_s=0.01))
+    nobody = LlmJudge(JudgeConfig("http://127.0.0.1:9/v1", "m", num_tries=2, pause_s=0.01))
     (verdict,) = nobody.verdicts(PAIRS[:1])
     assert (verdict.choice, verdict.failure) == (None, "unreachable")
     with pytest.raises(UsageError, match="no address of a judge"):

@@ -113,7 +113,7 @@ class _Failed(Exception):
         self.kind, self.detail = kind, detail
 
 
-class Judge:
+class LlmJudge:
     """Asks for verdicts, several at once; `cache` is a file of JSON Lines that grows."""
 
     def __init__(self, config: JudgeConfig, cache: Path | None = None) -> None:
@@ -228,7 +228,7 @@ def _settled(forward: Choice | _Failed, backward: Choice | _Failed) -> Verdict:
     return Verdict(forward if is_consistent else "tie", is_consistent)  # type: ignore[arg-type]
 
 
-def calibrated(judge: Judge, pairs: Sequence[Pair], gold: Sequence[Choice]) -> dict[str, Any]:
+def calibrated(judge: LlmJudge, pairs: Sequence[Pair], gold: Sequence[Choice]) -> dict[str, Any]:
     """How far a judge can be trusted, on pairs of which the right choice is known.
 
     {"agreement": of the verdicts that are no tie, "interval", "decided": their share, "consistent": share of
@@ -250,7 +250,7 @@ def calibrated(judge: Judge, pairs: Sequence[Pair], gold: Sequence[Choice]) -> d
     }
 
 
-def preferences(judge: Judge, pairs: Sequence[Pair]) -> tuple[list[dict[str, Any]], dict[str, int]]:
+def preferences(judge: LlmJudge, pairs: Sequence[Pair]) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Rows of data.format = "preference" labelled by the judge (Bai et al. 2022, RLAIF), and what was left
     out: ties, verdicts that turned with the order, failures by kind."""
     rows, left_out = [], {"tie": 0, "inconsistent": 0}
