@@ -16,6 +16,7 @@ from cluster.commands import (
     generate,
     plan,
     runs,
+    scale,
     settings,
     train,
 )
@@ -46,6 +47,7 @@ app.command("import")(exchange.import_)
 app.command("export")(exchange.export)
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(runs.app, name="runs")
+app.add_typer(scale.app, name="scale")
 app.command("report")(runs.report)
 app.command("doctor")(runs.doctor)
 app.command("demo")(train.demo)

@@ -40,6 +40,8 @@ def bootstrap(
     middle = np.log(points.quantities).mean(axis=0)
     beside[2::2] *= 1.15
     beside[1::2] += 0.15 / 1.15 * beside[2::2] * middle
+    # From an asymptote that went to 0 no resample would come back.
+    beside[0] = max(beside[0], np.log(0.3 * points.losses.min()))
     ends = [
         optima(points, np.tile(start, (num, 1)), objective=found.objective, delta=delta, weights=counts)
         for start in (theta, beside)
