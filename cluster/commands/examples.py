@@ -63,6 +63,9 @@ def _shown(value: dict[str, Any]) -> Any:
 def judge(
     run: RunOrStep,
     out: Annotated[Path, typer.Option("--out", help="JSONL to write.")] = Path("comparisons.jsonl"),
+    data: Annotated[
+        str, typer.Option("--data", help="A dataset whose prompts are answered. Default: the run's own.")
+    ] = "",
     split: Annotated[str, typer.Option(help="Whose prompts: train or holdout.")] = "train",
     prompts: Annotated[int, typer.Option(min=1, help="Prompts to answer.")] = 300,
     answers: Annotated[int, typer.Option(min=1, help="Answers to each.")] = 3,
@@ -88,8 +91,8 @@ def judge(
 ) -> None:
     """Sample answers of a run, and have a checker of Python, or reward models, prefer some to others.
 
-    The run must have learnt examples with the plain template, as sft-demo does. The rows are to be trained
-    on: --as best is best-of-n, and with --at-least rejection sampling.
+    The prompts must be of examples with the plain template, as sft-demo's are. The rows are to be trained on:
+    --as best is best-of-n, and with --at-least rejection sampling.
     """
     from training.rewards.comparisons import Sampling, compare
     from training.rewards.judges import RewardModels
@@ -98,7 +101,7 @@ def judge(
     value = compare(
         run,
         out,
-        Sampling(split, prompts, answers, temperature, seed),
+        Sampling(split, prompts, answers, temperature, seed, data),
         form=form,
         judge=RewardModels(RewardScorer(reward, how=combine)) if reward else None,
         at_least=at_least,

@@ -1,6 +1,7 @@
 """A policy's answers, judged, become rows that train the next policy: best-of-n, rejection, comparisons."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from data.examples.table import ExampleTable
 from data.shards import Dataset
 from seedbed.errors import DataError, UsageError
 from tests.integration.test_fine_tuning import data, lines, pretrained, recipe, sentence, trained
+from training.checkpoint.models import load_model
 from training.rewards.comparisons import Sampling, _prompts, compare, sampled
 from training.rewards.judges import RewardModels
 from training.rewards.scoring import RewardScorer
@@ -141,6 +143,21 @@ def test_each_prompt_of_comparisons_is_asked_once(data, tmp_path):
     chosen, num_too_long = _prompts(table, 48, Sampling(num_prompts=100))
     assert num_too_long == 0
     assert chosen == table.firsts[:-1].tolist()
+
+
+def test_a_later_policy_answers_the_prompts_of_an_earlier_one(policy, pretrained, data, rewards, tmp_path):
+    """The next round of a loop: what was trained on comparisons has no prompts of its own."""
+    asked = load_model(policy).dataset_path
+    judge = RewardModels(RewardScorer(rewards))
+    told = compare(
+        pretrained, tmp_path / "out.jsonl", replace(SAMPLING, data=str(asked)), form="best", judge=judge
+    )
+    assert told["answers"] == 48
+    (tmp_path / "text.txt").write_text("another text " * 200)
+    config = DataConfig(source=str(tmp_path / "text.txt"), vocab_size=270, holdout_fraction=0.0)
+    other = build_dataset(config, tmp_path / "other")
+    with pytest.raises(UsageError, match="another tokenizer"):
+        compare(policy, tmp_path / "out.jsonl", replace(SAMPLING, data=str(other)), judge=judge)
 
 
 def test_who_cannot_judge_is_refused(policy, rewards, tmp_path):

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from data.examples.table import ExampleTable, format_of
 from data.order import Permutation
 from data.shards import Dataset
+from data.tokenizers import load_tokenizer
 from models.generation import Completion, Engine, Request, SamplingOptions
 from seedbed.errors import DataError, UsageError
 from seedbed.files import write_atomic
@@ -43,6 +44,8 @@ class Sampling:
     num_answers: int = 3
     temperature: float = 0.8
     seed: int = 0
+    data: str = ""
+    """A dataset of examples whose prompts are answered; that of the run without."""
 
 
 def compare(
@@ -56,8 +59,8 @@ def compare(
 ) -> dict[str, Any]:
     """Write `out`, JSON Lines of a form above, and return what became of the prompts.
 
-    The run must have been trained with data.template = "plain"; without a judge, the checker of Python
-    scores, and data.format must have been "python-functions". Prompts whose answers are all as good, or of
+    The prompts must be of a dataset with data.template = "plain"; without a judge, the checker of Python
+    scores, and data.format must be "python-functions". Prompts whose answers are all as good, or of
     which none scores `at_least` so much, are left out and counted.
     """
     if form not in FORMS or sampling.num_answers < 1 + (form != "best"):
@@ -66,7 +69,7 @@ def compare(
             f"the forms are {', '.join(FORMS)}; to compare takes 2 answers or more",
         )
     loaded = load_model(run)
-    dataset = _dataset(loaded, judge)
+    dataset = _dataset(loaded, judge, sampling.data)
     judge = judge or PythonChecker()
     table = ExampleTable.of(dataset, sampling.split)
     chosen, num_too_long = _prompts(table, loaded.config.model.context, sampling)
@@ -102,22 +105,27 @@ def compare(
 def sampled(run: Path, sampling: Sampling) -> list[NDArray[np.int64]]:
     """Prompts with the run's own answers, as tokens: what a reward model is normalised on."""
     loaded = load_model(run)
-    dataset = _plain_dataset(loaded)
+    dataset = _plain_dataset(loaded, sampling.data)
     table = ExampleTable.of(dataset, sampling.split)
     chosen, _ = _prompts(table, loaded.config.model.context, sampling)
     found = _answers(loaded, dataset, table, chosen, sampling)
     return [answer.tokens for _, answers in found for answer in answers]
 
 
-def _plain_dataset(loaded: LoadedModel) -> Dataset:
-    """What the policy was trained on, which has to be what it was, and plain text."""
-    dataset = Dataset.open(loaded.dataset_path)
+def _plain_dataset(loaded: LoadedModel, data: str) -> Dataset:
+    """Examples of plain text: those named, of the same tokenizer, or what the policy was trained on."""
+    dataset = Dataset.open(data or loaded.dataset_path)
+    if data and dataset.tokenizer().to_bytes() != load_tokenizer(loaded.tokenizer_path).to_bytes():
+        raise UsageError(
+            f"{data} was built with another tokenizer than {loaded.path} has",
+            f"build it with data.tokenizer={loaded.path}",
+        )
     if dataset.manifest.get("examples", {}).get("template") != "plain":
         raise UsageError(
-            f"{loaded.path} was not trained on examples with the plain template",
-            'give a run with data.template = "plain", such as of the recipe sft-demo',
+            f"{dataset.location.root} does not hold examples with the plain template",
+            'give a dataset with data.template = "plain" (--data), or a run of one, such as of sft-demo',
         )
-    if dataset.digest != loaded.dataset_digest:
+    if not data and dataset.digest != loaded.dataset_digest:
         raise DataError(
             f"{loaded.dataset_path} is not the dataset that {loaded.path} was trained on",
             "build it again as it was",
@@ -125,12 +133,12 @@ def _plain_dataset(loaded: LoadedModel) -> Dataset:
     return dataset
 
 
-def _dataset(loaded: LoadedModel, judge: Judge | None) -> Dataset:
-    dataset = _plain_dataset(loaded)
+def _dataset(loaded: LoadedModel, judge: Judge | None, data: str) -> Dataset:
+    dataset = _plain_dataset(loaded, data)
     if judge is None and format_of(dataset) != "python-functions":
         raise UsageError(
-            f"{loaded.path} was not trained on Python functions, which is all that the checker knows",
-            "name reward models with --reward; or give a run of the recipe sft-demo",
+            f"{dataset.location.root} does not hold Python functions, which is all that the checker knows",
+            "name reward models with --reward; or give a dataset of functions (--data)",
         )
     if (
         isinstance(judge, RewardModels)
