@@ -26,7 +26,7 @@ VERBS = ("train", "submit")
 
 def run(quick: bool) -> dict[str, Any]:
     """Seconds of a step in every turn, and what Ray costs in each pair of neighbouring ones."""
-    pairs = 2 if quick else 80
+    pairs = 2 if quick else 60
     with local_cluster() as folder:
         runs = {verb: folder / "runs" / verb for verb in VERBS}
         processes: list[subprocess.Popen[bytes]] = []
