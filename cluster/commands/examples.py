@@ -118,11 +118,13 @@ def _judged(value: dict[str, Any]) -> str:
     ]
     if "parse" in value:
         lines.append(
-            f"{value['answers']:,} answers: {value['parse']:.3f} parse, {value['uses_arguments']:.3f} use "
-            f"their arguments, {value['right_length']:.3f} right length; score {value['score']:.2f} of 4"
+            f"{value['judged']:,} answers that ended: {value['parse']:.3f} parse, "
+            f"{value['uses_arguments']:.3f} use their arguments, {value['right_length']:.3f} right length; "
+            f"score {value['score']:.2f} of 4"
         )
     else:
         lines.append(
-            f"{value['answers']:,} answers: reward {value['score']:.3f}, deviation {value['deviation']:.3f}"
+            f"{value['judged']:,} answers that ended: reward {value['score']:.3f}, deviation "
+            f"{value['deviation']:.3f}"
         )
     return "\n".join(lines)

@@ -44,6 +44,7 @@ class PythonChecker:
     def summary(self) -> dict[str, float]:
         count = max(1, len(self._verdicts))
         return {
+            "judged": len(self._verdicts),
             "parse": sum(verdict.parses for verdict in self._verdicts) / count,
             "uses_arguments": sum(verdict.uses for verdict in self._verdicts) / count,
             "right_length": sum(verdict.right_length for verdict in self._verdicts) / count,
@@ -65,4 +66,5 @@ class RewardModels:
 
     def summary(self) -> dict[str, float]:
         scores = self._scores or [0.0]
-        return {"score": float(np.mean(scores)), "deviation": float(np.std(scores))}
+        judged = len(self._scores)
+        return {"judged": judged, "score": float(np.mean(scores)), "deviation": float(np.std(scores))}
