@@ -14,7 +14,7 @@ from training.rl.functions import FunctionReward
 from training.rl.outcomes import Reward, failures, reward_of, together
 from training.rl.sandbox import Limits, run_python
 
-QUICK = Limits(seconds=3.0)
+QUICK = Limits(seconds=20.0)
 
 
 def test_a_failure_is_no_number():
@@ -103,9 +103,10 @@ def test_tests_of_code_are_passed_or_not():
 )
 def test_a_sandbox_has_what_a_function_needs_and_nothing_else(source, end):
     started = time.monotonic()
-    ran = run_python(source, QUICK, stdin="hello")
+    # Python itself takes a while to start on a busy machine.
+    ran = run_python(source, Limits(seconds=2.0 if end == "timeout" else 20.0), stdin="hello")
     assert ran.end == end, ran
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 30
     if "print" in source:
         assert ran.output == "hello\n"
 
