@@ -14,7 +14,7 @@ SIDE_BY_SIDE := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo check test test-all test-long test-chaos bench peers clean
+.PHONY: help setup demo demo-hosts check test test-all test-long test-chaos bench peers clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ setup: $(STAMP)  ## create .venv with everything pinned in constraints.txt
 
 demo: $(STAMP)  ## grow a small model on this machine, from text to report, in ./demo
 	$(BIN)/seedbed demo --out demo
+
+demo-hosts: $(STAMP)  ## three hosts as namespaces of this machine, one of which dies: needs root
+	$(BIN)/python -m tests.three_hosts_demo
 
 check: $(STAMP)  ## lint, formatting, types and the rules of the house
 	$(BIN)/ruff check .

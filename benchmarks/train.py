@@ -11,7 +11,7 @@ neighbours in time. Threads wait for each other: on a machine that does other wo
 import sys
 from pathlib import Path
 
-SECTIONS = ("throughput", "sft", "ranks", "exact", "loop", "memory")
+SECTIONS = ("throughput", "defaults", "sft", "ranks", "exact", "loop", "memory")
 
 if __name__ == "__main__":
     # Last, since this folder holds files with the names of packages.

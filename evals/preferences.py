@@ -22,7 +22,12 @@ from data.examples.table import ExampleTable
 from data.shards import Dataset
 from seedbed.errors import DataError
 from seedbed.statistics import Estimate, ratio_interval, share_interval
-from training.rewards.calibration import expected_calibration_error, fitted_temperature, is_at_an_end
+from training.rewards.calibration import (
+    expected_calibration_error,
+    fitted_temperature,
+    is_at_an_end,
+    reliability,
+)
 from training.rewards.scoring import RewardScorer
 
 NUM_MARGIN_BINS = 5
@@ -86,17 +91,29 @@ def _accuracy(differences: NDArray[np.float64], pairs: Pairs) -> Estimate:
     return ratio_interval(np.bincount(clusters, right).tolist(), counts.tolist())
 
 
-def calibration(differences: NDArray[np.float64], examples: NDArray[np.int64]) -> dict[str, float | None]:
-    """ECE before and after, and the temperature; None with too few pairs in a half."""
+def calibration(differences: NDArray[np.float64], examples: NDArray[np.int64]) -> dict[str, Any]:
+    """ECE and reliability before and after, and the temperature; None with too few pairs in a half."""
     fits = examples % 2 == 0
     if min(fits.sum(), (~fits).sum()) < MIN_PAIRS_TO_FIT:
-        return {"temperature": None, "ece": expected_calibration_error(differences), "ece_after": None}
+        return {
+            "temperature": None,
+            "ece": expected_calibration_error(differences),
+            "ece_after": None,
+            "reliability": _bins(differences),
+            "reliability_after": [],
+        }
     temperature = fitted_temperature(differences[fits])
     return {
         "temperature": temperature,
         "ece": expected_calibration_error(differences[~fits]),
         "ece_after": expected_calibration_error(differences[~fits], temperature),
+        "reliability": _bins(differences[~fits]),
+        "reliability_after": _bins(differences[~fits], temperature),
     }
+
+
+def _bins(differences: NDArray[np.float64], temperature: float = 1.0) -> list[dict[str, float]]:
+    return [row._asdict() for row in reliability(differences, temperature)]
 
 
 def by_margin(differences: NDArray[np.float64]) -> list[dict[str, float]]:

@@ -1,8 +1,5 @@
-"""Tokens per second of one GPT beside the Trainer of `transformers`, Accelerate and LitGPT, in turn.
-
-`equal` is fp32 without compilation, denormals flushed, for all. `recommended` is each as its documentation
-has it: LitGPT compiles and computes under bf16 autocast; the others do neither, and Seedbed takes bf16 where
-the processor has it. On one without bf16 instructions LitGPT is told fp32: its default takes minutes a step.
+"""Tokens per second of one GPT beside the Trainer of `transformers`, Accelerate and LitGPT, in turn: fp32
+without compilation, denormals flushed, for all. `defaults.py` has each as its own documentation recommends.
 
 All have the same sizes, batch and threads, AdamW with clipping, no dropout. Ours is a run of `seedbed train`
 on real text, with reading, records and heartbeats; the peers have random tokens in memory. `matmul` is what
@@ -24,21 +21,21 @@ from training.recipes import load_config
 from training.sections import EngineConfig
 
 PEERS = ("hf_trainer", "accelerate_loop", "litgpt_pretrain")
-FORMS = ("equal", "recommended")
 ACCUMULATION = 2
 
 
 def run(quick: bool) -> dict[str, Any]:
-    """For both forms: rates, and our rate over each peer's in the same round."""
-    return {form: _compare(form, quick) for form in FORMS}
+    """Rates, and our rate over each peer's in the same round."""
+    return compare("equal", quick)
 
 
-def _compare(form: str, quick: bool) -> dict[str, Any]:
+def compare(form: str, quick: bool) -> dict[str, Any]:
+    """`form` is "equal" or "recommended"; the peers are told it."""
     from data_bench.peer import TRAIN, peer_python, run_peer
     from data_bench.spread import spread
 
     threads = 1 if quick else len(os.sched_getaffinity(0))
-    steps, warm_up, rounds = (2, 2, 1) if quick else (8, 3, 4 if form == "equal" else 2)
+    steps, warm_up, rounds = (2, 2, 1) if quick else (8, 3, 4)
     precision = choose_precision(EngineConfig(device="cpu"))
     settings = sized(quick, ACCUMULATION)
     shape = json.dumps(

@@ -21,20 +21,25 @@ __all__ = ["data", "pretrained"]
 SAMPLING = Sampling(num_prompts=12, num_answers=4, temperature=1.0)
 
 
+def built(rows, data, form, holdout_fraction=0.0):
+    """A dataset of the rows with the plain template, in the tokens of the others."""
+    config = DataConfig(
+        source=str(rows),
+        format=form,
+        template="plain",
+        tokenizer=str(data["text"]),
+        holdout_fraction=holdout_fraction,
+    )
+    return build_dataset(config, rows.parent / "built")
+
+
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory, data, pretrained):
     """Fine-tuned on prompts and responses, with the plain template."""
     folder = tmp_path_factory.mktemp("policy")
     examples = [{"prompt": f"{sentence(n)} {n}:", "response": f" {sentence(n + 1)}"} for n in range(60)]
     (folder / "examples.jsonl").write_text(lines(examples))
-    config = DataConfig(
-        source=str(folder / "examples.jsonl"),
-        format="prompt-response",
-        template="plain",
-        tokenizer=str(data["text"]),
-        holdout_fraction=0.2,
-    )
-    path = recipe(folder, build_dataset(config, folder / "data"), "sft")
+    path = recipe(folder, built(folder / "examples.jsonl", data, "prompt-response", 0.2), "sft")
     return trained(folder, path, "run", init_from=pretrained)
 
 
@@ -75,14 +80,7 @@ def test_the_best_of_n_by_an_ensemble_becomes_examples(policy, rewards, data, tm
 
     compare(policy, tmp_path / "again.jsonl", SAMPLING, form="best", judge=RewardModels(judge.scorer))
     assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "best.jsonl").read_bytes()
-    config = DataConfig(
-        source=str(tmp_path / "best.jsonl"),
-        format="prompt-response",
-        template="plain",
-        tokenizer=str(data["text"]),
-        holdout_fraction=0.0,
-    )
-    path = recipe(tmp_path, build_dataset(config, tmp_path / "data"), "sft", steps=2)
+    path = recipe(tmp_path, built(tmp_path / "best.jsonl", data, "prompt-response"), "sft", steps=2)
     trained(tmp_path, path, "next", init_from=policy)
 
 
@@ -137,9 +135,7 @@ def test_each_prompt_of_comparisons_is_asked_once(data, tmp_path):
     """A policy of DPO is judged again on prompts that have two answers each."""
     pairs = [{"prompt": f"{sentence(n)} {n}", "chosen": " a", "rejected": " b"} for n in range(30)]
     (tmp_path / "pairs.jsonl").write_text(lines(pairs))
-    common = {"format": "preference", "template": "plain", "tokenizer": str(data["text"])}
-    config = DataConfig(source=str(tmp_path / "pairs.jsonl"), holdout_fraction=0.0, **common)
-    table = ExampleTable.of(Dataset.open(build_dataset(config, tmp_path / "data")), "train")
+    table = ExampleTable.of(Dataset.open(built(tmp_path / "pairs.jsonl", data, "preference")), "train")
     chosen, num_too_long = _prompts(table, 48, Sampling(num_prompts=100))
     assert num_too_long == 0
     assert chosen == table.firsts[:-1].tolist()

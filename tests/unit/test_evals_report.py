@@ -241,3 +241,35 @@ def test_a_directory_that_is_no_run_is_refused(tmp_path: Path):
     with pytest.raises(UsageError, match="not a run directory"):
         write_report(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_reward_model_has_its_reliability_drawn(run_dir):
+    """Whether its confidence can be believed is what a reward is used by."""
+    assert "Reliability" not in page_of(run_dir).text
+    bins = [
+        {"confidence": 0.55, "accuracy": 0.5, "pairs": 10},
+        {"confidence": 0.9, "accuracy": 0.7, "pairs": 12},
+    ]
+    result = {
+        "task": "preferences",
+        "step": 240,
+        "value": 0.8,
+        "low": 0.7,
+        "high": 0.9,
+        "pairs": 44,
+        "length_baseline": {"prefers": "shorter", "value": 0.75, "low": 0.6, "high": 0.85},
+        "calibration": {
+            "temperature": 1.7,
+            "ece": 0.177,
+            "ece_after": 0.1,
+            "reliability": bins,
+            "reliability_after": bins,
+        },
+    }
+    write_json(run_dir / "evals" / "preferences-step-240.json", result)
+    page = page_of(run_dir)
+    for told in ("Reliability", "confidence", "the shorter answer", "0.177", "fitted temperature"):
+        assert told in page.text, told
+    # Untrained, or of an older version: nothing to be drawn.
+    write_json(run_dir / "evals" / "preferences-step-240.json", {**result, "calibration": {}})
+    assert "the shorter answer" in page_of(run_dir).text

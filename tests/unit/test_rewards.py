@@ -9,7 +9,7 @@ from evals.preferences import by_margin, calibration
 from seedbed.errors import DataError, UsageError
 from seedbed.randomness import generator
 from seedbed.statistics import share_interval
-from training.rewards.calibration import expected_calibration_error, fitted_temperature
+from training.rewards.calibration import expected_calibration_error, fitted_temperature, reliability
 from training.rewards.comparisons import _row
 from training.rewards.ensembles import combine
 from training.rewards.normalization import gain_and_bias
@@ -52,6 +52,17 @@ def test_the_temperature_is_that_of_the_raters_noise(scale):
     before, after = expected_calibration_error(differences), expected_calibration_error(differences, scale)
     assert after < 0.015
     assert scale == 1 or before > 3 * after
+
+
+def test_reliability_shows_where_a_model_is_too_sure():
+    """One number tells that something is wrong, the diagram where."""
+    differences = raters(4.0)
+    too_sure, right = reliability(differences), reliability(differences, 4.0)
+    assert sum(row.pairs for row in too_sure) == sum(row.pairs for row in right) == len(differences)
+    assert all(row.accuracy < row.confidence - 0.05 for row in too_sure[2:-1])
+    assert all(abs(row.accuracy - row.confidence) < 0.05 for row in right)
+    assert [row.confidence for row in right] == sorted(row.confidence for row in right)
+    assert reliability(np.array([])) == []
 
 
 def test_calibration_at_its_limits():

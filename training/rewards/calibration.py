@@ -9,6 +9,7 @@ Shapes: N pairs; a difference is that of the preferred answer's reward and the o
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,15 +27,28 @@ def expected_calibration_error(differences_N: NDArray[np.float64], temperature: 
     """
     if not len(differences_N):
         return math.nan
+    rows = reliability(differences_N, temperature)
+    return sum(abs(row.accuracy - row.confidence) * row.pairs for row in rows) / len(differences_N)
+
+
+class Reliability(NamedTuple):
+    """One bin of a reliability diagram (DeGroot and Fienberg 1983): means over the pairs in it."""
+
+    confidence: float
+    accuracy: float
+    pairs: int
+
+
+def reliability(differences_N: NDArray[np.float64], temperature: float = 1.0) -> list[Reliability]:
+    """The bins that hold pairs, from the least sure on."""
     confidence_N = _sigmoid(np.abs(differences_N) / temperature)
     right_N = (differences_N > 0) + 0.5 * (differences_N == 0)
     bins_N = np.minimum(((confidence_N - 0.5) * 2 * NUM_BINS).astype(int), NUM_BINS - 1)
-    total = 0.0
-    for number in range(NUM_BINS):
-        here = bins_N == number
-        if here.any():
-            total += abs(right_N[here].mean() - confidence_N[here].mean()) * here.sum()
-    return float(total / len(differences_N))
+    chosen = [bins_N == number for number in np.unique(bins_N)]
+    return [
+        Reliability(float(confidence_N[here].mean()), float(right_N[here].mean()), int(here.sum()))
+        for here in chosen
+    ]
 
 
 def fitted_temperature(differences_N: NDArray[np.float64]) -> float:
