@@ -34,7 +34,7 @@ check: $(STAMP)  ## lint, formatting, types and the rules of the house
 	$(PYTEST) tests/test_architecture.py
 
 test: $(STAMP)  ## the tests that take seconds each
-	$(PYTEST) $(SIDE_BY_SIDE) -m "not long and not chaos" $(PYTEST_ARGS)
+	$(PYTEST) $(SIDE_BY_SIDE) -m "not long and not chaos" -o faulthandler_timeout=700 $(PYTEST_ARGS)
 
 test-all: test test-long test-chaos  ## every test, those that take minutes and those that inject faults too
 

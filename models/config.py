@@ -179,6 +179,8 @@ class ModelConfig(BaseModel):
     """Probability of zeroing, before an adapter."""
     lora_layers: Literal["attention", "all"] = "all"
     """The layers that have adapters: those of attention, or those of MLPs too (experts and routers never)."""
+    lora_base: Literal["full", "nf4"] = "full"
+    """What adapted matrices are held as, which do not learn: as they are, or in four bits (QLoRA's NF4)."""
     mup_base_width: int = Field(0, ge=0)
     """Width of the model that the learning rate was found for, to keep it (muP); 0 is no such scaling."""
     mup_base_head_width: int = Field(0, ge=0)
@@ -268,6 +270,10 @@ class ModelConfig(BaseModel):
         if self.lora_rank and (self.mup_base_width or self.latent_width):
             other = "muP" if self.mup_base_width else "latent attention"
             raise ValueError(f"model.lora_rank does not go with {other}: leave out model.lora_rank")
+        if self.lora_base != "full" and not self.lora_rank:
+            raise ValueError(
+                f'model.lora_base = "{self.lora_base}" is of what adapters are on: set model.lora_rank too'
+            )
         return self
 
     def _experts_fit(self) -> None:

@@ -3,6 +3,7 @@
 A [r, in] begins normal with the variance of the authors' code, B [out, r] at zero, so that a model begins as
 the one that it adapts. They are parameters like any other, named after their layer
 (`attention.query.lora_A`); whoever only computes with a model gets it `merged`.
+With `lora_base = "nf4"` W is held in four bits, and is no parameter.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import ModelConfig
+from models.quantized import QuantizedMatrix
 from models.sizes import LORA_A, LORA_B, is_adapted
 
 if TYPE_CHECKING:
@@ -31,10 +33,20 @@ class LoraLinear(nn.Linear):
         self.lora_B = nn.Parameter(torch.empty(linear.out_features, rank, device=device, dtype=dtype))
         self.lora_dropout = nn.Dropout(config.lora_dropout)
         self.lora_scale = config.lora_alpha / rank
+        self.base: QuantizedMatrix | None = None
+        if config.lora_base == "nf4":
+            self.register_parameter("weight", None)
+            self.base = QuantizedMatrix(linear.out_features, linear.in_features)
 
     def forward(self, x: Tensor) -> Tensor:
         low = F.linear(self.lora_dropout(x), self.lora_A)
-        return super().forward(x) + F.linear(low, self.lora_B) * self.lora_scale
+        return self._of_base(x) + F.linear(low, self.lora_B) * self.lora_scale
+
+    def _of_base(self, x: Tensor) -> Tensor:
+        if self.base is None:
+            return super().forward(x)
+        product = self.base.linear(x)
+        return product if self.bias is None else product + self.bias
 
 
 def adapt(model: "Transformer") -> None:

@@ -8,6 +8,8 @@ from models.config import ModelConfig
 Shapes = dict[str, tuple[int, ...]]
 LORA_A, LORA_B = ".lora_A", ".lora_B"
 """How the two matrices of an adapter are named, after their layer."""
+NF4_BLOCK = 64
+"""Numbers of a quantised matrix that share a scale."""
 
 
 def parameter_shapes(config: ModelConfig) -> Shapes:
@@ -41,6 +43,18 @@ def is_adapted(name: str, config: ModelConfig) -> bool:
         and any(place in name for place in places)
         and not name.endswith((".router.weight", ".shared_gate.weight", "norm.weight"))
     )
+
+
+def bytes_of_weights(config: ModelConfig, bytes_per_value: int = 4) -> int:
+    """Of a whole model in memory, with what is quantised in four bits and a float32 a block."""
+    total = 0
+    for name, shape in parameter_shapes(config).items():
+        size = math.prod(shape)
+        if config.lora_base == "nf4" and is_adapted(name, config):
+            total += math.ceil(size / 2) + 4 * math.ceil(size / NF4_BLOCK)
+        else:
+            total += bytes_per_value * size
+    return total
 
 
 def _adapters(config: ModelConfig, shapes: Shapes) -> Shapes:

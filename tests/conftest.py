@@ -60,7 +60,11 @@ def run_command(
         stdout, stderr = process.communicate(timeout=timeout_s)
     except BaseException as error:
         os.killpg(process.pid, signal.SIGKILL)
-        stdout, stderr = process.communicate()
+        try:
+            stdout, stderr = process.communicate(timeout=10)
+        except subprocess.TimeoutExpired as held:
+            # A process that left the group has the pipes open: it would be waited for without end.
+            stdout, stderr = (str(text) for text in (held.stdout, held.stderr))
         if isinstance(error, subprocess.TimeoutExpired):
             pytest.fail(f"{command} took more than {timeout_s} s\n{stdout}\n{stderr}")
         raise

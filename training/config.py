@@ -67,6 +67,12 @@ class Config(Section):
                 f'optimizer.trained = "{self.optimizer.trained}" with engine.name = "{self.engine.name}": '
                 'DeepSpeed spreads what learns alone; set engine.name to fsdp or ddp, or train "all"'
             )
+        base = getattr(self.model, "lora_base", "full")
+        if base != "full" and (self.engine.name != "ddp" or self.optimizer.ema_decay):
+            raise ValueError(
+                f'model.lora_base = "{base}" is for engine.name = "ddp", without '
+                "optimizer.ema_decay: every rank has the quantised matrices whole, and they have no averages"
+            )
         if self.engine.traits.is_zero and self.guards.recompute_every:
             raise ValueError(
                 f'guards.recompute_every with engine.name = "{self.engine.name}": DeepSpeed takes no forward '

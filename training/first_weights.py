@@ -22,6 +22,7 @@ FREE_OF_WEIGHTS = (
     "lora_rank",
     "lora_dropout",
     "lora_layers",
+    "lora_base",
     "num_labels",
     "initialization",
     "dropout",

@@ -6,6 +6,7 @@ from functools import lru_cache, partial
 from typing import NamedTuple
 
 from models.accounting import ActivationMemory
+from models.config import ModelConfig
 from models.families import (
     AnyModelConfig,
     activation_memory,
@@ -14,6 +15,7 @@ from models.families import (
     is_hidden_matrix,
     parameter_shapes,
 )
+from models.sizes import bytes_of_weights
 from training.batch_layout import batch_layout
 from training.config import Config
 from training.engine_traits import MAX_ZERO_BUCKET
@@ -67,7 +69,7 @@ def _always(config: Config, saves: bool) -> Parts:
     copies = whole // shards["optimizer"] if traits.is_zero else 0
     is_cpu = engine.device == "cpu"
     parts = {
-        "weights": whole // shards["weights"],
+        "weights": _weights(config.model) // shards["weights"],
         "optimizer": FLOAT * moments_of_rank(config, shards["optimizer"], ranks) + copies,
         "exact_sums": _partial_sums(config, whole),
         "libraries": is_cpu * (GLOO_BYTES + traits.is_zero * DEEPSPEED_BYTES),
@@ -336,6 +338,11 @@ def _partial_sums(config: Config, whole: int) -> int:
 
 
 @lru_cache(maxsize=32)
+def _weights(model: AnyModelConfig) -> int:
+    """Bytes of a whole model in memory."""
+    return bytes_of_weights(model) if isinstance(model, ModelConfig) else FLOAT * _whole(model)
+
+
 def _whole(model: AnyModelConfig) -> int:
     """Numbers of all parameters."""
     return count_parameters(model).total

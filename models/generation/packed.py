@@ -17,6 +17,7 @@ from models.experts import Experts, MixtureOfExperts, Network
 from models.latent_attention import LatentAttention
 from models.lora import merged
 from models.mlp import GeluMLP, SwiGLU
+from models.quantized import quantized_matrices
 from models.transformer import Transformer
 
 _ops = torch.ops.mkldnn
@@ -148,7 +149,8 @@ def pack(model: Transformer) -> Transformer:
 def share(model: Transformer) -> Transformer:
     """A model in eval mode with the parameters of `model`, which stays in the mode that it is in."""
     # The products that are packed are of whole weights.
-    config, tensors = merged(model.config, model.state_dict())
+    held = {name: matrix.values() for name, matrix in quantized_matrices(model)}
+    config, tensors = merged(model.config, model.state_dict() | held)
     with torch.device("meta"):
         shared = Transformer(config)
     shared.load_state_dict(tensors, assign=True)

@@ -242,6 +242,29 @@ def test_adapters_learn_alone_and_are_merged_or_published(data, pretrained, tmp_
         start(recipe(tmp_path, data["sft"], "sft", "plain"), [], tmp_path / "plain", run)
 
 
+def test_adapters_learn_on_a_base_in_four_bits(data, pretrained, tmp_path):
+    """A run that went back would go on from another base; the merged model is one like any other."""
+    model, only = 'lora_rank = 4\nlora_base = "nf4"', 'trained = "lora"'
+    path = recipe(
+        tmp_path, data["sft"], "sft", steps=6, optimizer=only, engine='name = "ddp"', model=model
+    )  # fmt: skip
+    run = trained(tmp_path, path, "run", init_from=pretrained)
+    assert np.mean(losses(run)[-2:]) < losses(run)[0]
+    first, last = (Checkpoint.open(step_dir(run, step)) for step in (4, 6))
+    name = "model/blocks.0.attention.query.weight"
+    shape = tuple(first.manifest["tensors"][name]["shape"])
+    base = first.read(name, shape)
+    assert torch.equal(base, last.read(name, shape))
+    before = Checkpoint.open(step_dir(pretrained, 8)).read(name, shape)
+    assert 0 < (base - before).abs().mean() < 0.2 * before.abs().mean()
+    rest, _ = resume(run, [], from_step=4)
+    train(rest, tmp_path / "again")
+    assert Checkpoint.open(step_dir(run, 6)).hash() == last.hash()
+    assert load_model(run).config.model.lora_base == "full"
+    with pytest.raises(ConfigError, match=r'lora_base = "nf4" is for engine.name = "ddp"'):
+        start(path, ["engine.name=fsdp"], tmp_path / "other", pretrained)
+
+
 def test_running_text_is_mixed_in(data, pretrained, tmp_path):
     path = recipe(tmp_path, "", "sft", steps=6)
     paths = f'data.paths={{chat="{data["sft"]}", text="{data["text"]}"}}'

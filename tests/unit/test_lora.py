@@ -14,7 +14,8 @@ from models.hf.adapter import export_adapter
 from models.hf.convert import export_model
 from models.initialization import initial_values, initialize
 from models.lora import LoraLinear, merged, without
-from models.sizes import count_parameters
+from models.quantized import QuantizedMatrix, quantized_matrices
+from models.sizes import bytes_of_weights, count_parameters, is_adapted
 from seedbed.errors import ConfigError
 from training.trainable import trained_names
 
@@ -134,3 +135,76 @@ def test_what_cannot_be_is_refused(tmp_path):
         trained_names(without(config), "lora")
     with pytest.raises(ValueError, match="does not go with latent attention"):
         ModelConfig(family="deepseek_v2", lora_rank=4)
+
+
+def quantized_copy(config: ModelConfig, model):
+    """The same model with its adapted matrices in four bits."""
+    other = build(config.model_copy(update={"lora_base": "nf4"})).eval()
+    other.load_state_dict(model.state_dict(), strict=False)
+    for name, matrix in quantized_matrices(other):
+        matrix.put(model.get_parameter(name).detach())
+    return other
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_quantised_base_computes_and_learns_as_its_numbers_do(dtype):
+    """Against the model whose matrices are what the four bits mean; gradients pass through them."""
+    config = ModelConfig(**LLAMA)
+    model = moved(config)
+    quantized = quantized_copy(config, model)
+    matrices = dict(quantized_matrices(quantized))
+    assert matrices.keys() == {name for name in parameter_shapes(config) if is_adapted(name, config)}
+    assert not matrices.keys() & dict(quantized.named_parameters()).keys()
+    with torch.no_grad():
+        for name, matrix in matrices.items():
+            assert 0 < (matrix.values() - model.get_parameter(name)).abs().mean() < 0.01
+            model.get_parameter(name).copy_(matrix.values())
+    found = []
+    for one in (model, quantized):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            F.cross_entropy(one(TOKENS)[:, :-1].flatten(0, 1), TOKENS[:, 1:].flatten()).backward()
+        found.append({name: p.grad for name, p in one.named_parameters() if ".lora_" in name})
+    torch.testing.assert_close(share(quantized)(TOKENS), share(model)(TOKENS), atol=1e-5, rtol=0)
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, atol=1e-7, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (7, 9), (33, 65)])
+def test_four_bits_are_the_same_when_they_are_put_in_again(shape):
+    """A run that goes on from a checkpoint would go on from another base."""
+    matrix, again = QuantizedMatrix(*shape), QuantizedMatrix(*shape)
+    matrix.put(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+    again.put(matrix.values())
+    assert torch.equal(again.codes, matrix.codes)
+    assert torch.equal(again.values(), matrix.values())
+
+
+def test_nf4_is_the_published_one():
+    """Each number becomes the nearest of sixteen, times the largest magnitude of its block (Dettmers et al.
+    2023, appendix E)."""
+    levels = torch.tensor([
+        -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+        -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
+        0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
+        0.7229568362236023, 1.0,
+    ])  # fmt: skip
+    values = torch.randn(6, 64, generator=torch.Generator().manual_seed(5))
+    largest = values.abs().amax(1, keepdim=True)
+    nearest = ((values / largest)[..., None] - levels).abs().argmin(-1)
+    matrix = QuantizedMatrix(6, 64)
+    matrix.put(values)
+    torch.testing.assert_close(matrix.values(), levels[nearest] * largest, atol=1e-6, rtol=0)
+
+
+def test_a_quantised_model_takes_the_memory_that_is_planned():
+    config = ModelConfig(**{**LLAMA, "lora_base": "nf4"})
+    model = quantized_copy(ModelConfig(**LLAMA), moved(ModelConfig(**LLAMA)))
+    held = 4 * sum(parameter.numel() for parameter in model.parameters())
+    for _, matrix in quantized_matrices(model):
+        held += matrix.codes.nbytes + matrix.largest.nbytes
+    assert bytes_of_weights(config) == held < 0.6 * bytes_of_weights(ModelConfig(**LLAMA))
+
+
+def test_a_quantised_base_is_of_adapters():
+    with pytest.raises(ValueError, match=r'lora_base = "nf4" is of what adapters are on'):
+        ModelConfig(**{**LLAMA, "lora_rank": 0, "lora_base": "nf4"})

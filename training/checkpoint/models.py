@@ -8,7 +8,7 @@ from torch import nn
 
 from data.tokenizers import find_tokenizer
 from models.config import ModelConfig
-from models.families import build
+from models.families import build, parameter_shapes
 from models.heads import RewardModel
 from models.lora import merged
 from models.transformer import Transformer
@@ -53,24 +53,20 @@ def load_model(path: Path, *, ema: bool = False) -> LoadedModel:
     config = make_config(parse_toml(text, "config.toml"), str(checkpoint.path / "config.toml"))
     tokenizer_path = find_tokenizer(checkpoint.path)
     checkpoint.read_file(tokenizer_path.name)
-    with torch.device("meta"):
-        model = build(config.model)
-    names = {name for name, _ in model.named_parameters()}
-    extra = {name.removeprefix("model/") for name in checkpoint.names("model/")} - names
+    shapes = parameter_shapes(config.model)
+    extra = {name.removeprefix("model/") for name in checkpoint.names("model/")} - shapes.keys()
     if extra:
         raise CheckpointError(
             f"{checkpoint.path} has tensors that its model lacks: {', '.join(sorted(extra))}",
             "its config.toml is not the one that it was trained with: use another step",
         )
     prefix = checkpoint.weights(ema=ema)
-    weights = {
-        name: checkpoint.read(prefix + name, tuple(p.shape)).float() for name, p in model.named_parameters()
-    }
+    weights = {name: checkpoint.read(prefix + name, shape).float() for name, shape in shapes.items()}
     if isinstance(config.model, ModelConfig) and config.model.lora_rank:
         merged_config, weights = merged(config.model, weights)
         config = config.model_copy(update={"model": merged_config})
-        with torch.device("meta"):
-            model = build(merged_config)
+    with torch.device("meta"):
+        model = build(config.model)
     model.load_state_dict(weights, assign=True)
     return LoadedModel(
         model.eval(),

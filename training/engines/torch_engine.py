@@ -15,6 +15,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from torch.profiler import record_function
 
 from models.families import learning_rate_scale
+from models.quantized import quantized_matrices
 from training.batch_layout import batch_layout
 from training.config import Config
 from training.engines.base import Draw, Group, ReadShard, Shard
@@ -38,6 +39,8 @@ class TorchEngine(RankEngine):
         self._watch: LayerNorms | None = None
         # Taken once: while parameters are gathered, the modules hold the whole ones in their place.
         self._parameters = list(model.named_parameters())
+        self._quantized = dict(quantized_matrices(model))
+        """Matrices that are no parameters, by canonical name; every rank has them whole."""
         self._owners = self._make_owners(
             {
                 index: tuple(parameter.shape)
@@ -100,6 +103,9 @@ class TorchEngine(RankEngine):
             local, _, offsets = local_part(parameter)
             start = offsets[0] * (local.numel() // local.shape[0]) if local.numel() else 0
             local.copy_(torch.from_numpy(self._draw(name, start, start + local.numel())).view(local.shape))
+        for name, matrix in self._quantized.items():
+            values = torch.from_numpy(self._draw(name, 0, math.prod(matrix.shape)))
+            matrix.put(values.view(matrix.shape).to(self.group.device))
         self._begin_averages()
         self._begin_loss_scale()
 
@@ -264,6 +270,9 @@ class TorchEngine(RankEngine):
         for name, parameter in self._parameters:
             if self._exposes_parts():
                 yield Shard(f"model/{name}", *local_part(parameter))
+        if self.group.rank == 0:
+            for name, matrix in self._quantized.items():
+                yield Shard(f"model/{name}", matrix.values(), matrix.shape, (0, 0))
         if not optimizer:
             return
         for average, (name, parameter) in zip(self._averages, self._parameters, strict=False):
@@ -303,6 +312,10 @@ class TorchEngine(RankEngine):
             if optimizer:
                 for moment in self._moments(index):
                     fill(moment._replace(name=f"optimizer/{name}/{moment.name}"), read)
+        for name, matrix in self._quantized.items():
+            if name not in keep:
+                values = read(f"model/{name}", matrix.shape, (0, 0), matrix.shape)
+                matrix.put(values.to(self.group.device, torch.float32))
         if not optimizer:
             self._begin_averages()
             return
