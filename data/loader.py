@@ -13,6 +13,16 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
+class Direct(Generic[T]):
+    """As `Prefetcher`, for data that do not exist before they are asked for."""
+
+    def __init__(self, load: Callable[[int], T]) -> None:
+        self.get = load
+
+    def close(self) -> None:
+        """Nothing is under way."""
+
+
 class Prefetcher(Generic[T]):
     """`get(position)` is `load(position)`, worked out ahead of time for the positions that follow.
 

@@ -17,6 +17,7 @@ from models.families import kind_of as kind_of_model
 from seedbed.files import digest_of
 from training.objective_settings import ObjectiveConfig
 from training.resilience import GuardsConfig, RestartsConfig, TimeoutsConfig
+from training.rl.settings import RlConfig
 from training.sections import (
     ADAMS,
     FLAT,
@@ -43,6 +44,7 @@ class Config(Section):
     data: DataConfig = DataConfig()
     order: OrderConfig = OrderConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
+    rl: RlConfig = RlConfig()
     model: AnyModelConfig = ModelConfig()
     batch: BatchConfig = BatchConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

@@ -14,6 +14,7 @@ from training.datasets import open_datasets
 from training.objectives.preference import WITH_REFERENCE
 from training.optimizers import state_names
 from training.recipes import make_config, parse_toml
+from training.rl.settings import ALGORITHMS
 from training.tasks import make_task
 from training.trainable import trained_names
 
@@ -51,7 +52,10 @@ def begun_from(config: Config, init_from: Path) -> Config:
         data = data.model_copy(update={"tokenizer": str(find_tokenizer(step))})
     if objective.name in WITH_REFERENCE and not objective.reference:
         objective = objective.model_copy(update={"reference": str(step)})
-    return config.model_copy(update={"data": data, "objective": objective})
+    rl = config.rl
+    if objective.name in ALGORITHMS and not rl.reference:
+        rl = rl.model_copy(update={"reference": str(step)})
+    return config.model_copy(update={"data": data, "objective": objective, "rl": rl})
 
 
 def sound_checkpoint(path: Path, config: Config) -> tuple[Checkpoint, list[str]]:

@@ -27,11 +27,20 @@ class ObjectiveConfig(Section):
         "masked_lm",
         "classification",
         "span_corruption",
+        "ppo",
+        "reinforce",
+        "reinforce_pp",
+        "rloo",
+        "grpo",
+        "dr_grpo",
+        "dapo",
+        "gspo",
+        "cispo",
     ] = "auto"
     """auto: causal_lm for a decoder, reward where its head is one, span_corruption for a T5, for an encoder
     what trains its model.head. distillation learns from the distributions of a teacher too. Of datasets of
     examples (data.format): sft learns the responses; dpo, ipo, kto, orpo and simpo learn what is
-    preferred."""
+    preferred; ppo and those after it learn from rewards of the model's own answers, as [rl] says."""
     num_chunks: int = Field(1, ge=1, le=10_000)
     """For decoders: parts in which logits are computed, so that only one part's are in memory at a time."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)

@@ -31,13 +31,12 @@ from training.first_weights import (
     begun_from,
     check_shapes,
     check_state,
-    check_tokenizer,
     other_settings,
     sound_checkpoint,
-    verified,
 )
 from training.layout_search import Machines
 from training.metrics import read_events
+from training.named_checkpoints import named_checkpoints
 from training.plan import make_plan, notices
 from training.recipes import Tables, load_config, make_config, merge, parse_overrides, to_toml
 from training.run_directory import BEFORE_CONFIG, INIT_FROM, RunDirectory, check_identity, make_record
@@ -205,18 +204,8 @@ def _with_data(config: Config, *, rebuild: bool = False) -> tuple[Config, dict[s
         "data.digest": digest(datasets),
         "data.tokenizer_fingerprint": next(iter(datasets.values())).tokenizer_fingerprint,
     }
-    if config.objective.teacher:
-        teacher = verified(resolve(Path(config.objective.teacher)).absolute())
-        check_tokenizer(teacher, next(iter(datasets.values())))
-        identity["objective.teacher.hash"] = teacher.hash()
-        objective = config.objective.model_copy(update={"teacher": str(teacher.path)})
-        config = config.model_copy(update={"objective": objective})
-    if config.objective.reference:
-        reference = verified(resolve(Path(config.objective.reference)).absolute())
-        check_tokenizer(reference, next(iter(datasets.values())))
-        identity["objective.reference.hash"] = reference.hash()
-        objective = config.objective.model_copy(update={"reference": str(reference.path)})
-        config = config.model_copy(update={"objective": objective})
+    config, hashes = named_checkpoints(config, next(iter(datasets.values())))
+    identity |= hashes
     return config.model_copy(update={"data": data, "model": filled_in(config, datasets)}), identity
 
 

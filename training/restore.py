@@ -40,6 +40,8 @@ def restore(trainer: "Trainer") -> TrainState:
             )
             trainer.recorder.event("checkpoint_quarantined", message, step=step, moved_to=aside.name)
         engine.initialize()
+        if trainer.rl:
+            trainer.rl.initialize()
         engine.barrier()
     if aside_names := layout.set_aside(run.path):
         raise CheckpointError(
@@ -55,6 +57,8 @@ def restore(trainer: "Trainer") -> TrainState:
         checkpoint = Checkpoint.open(initial_checkpoint(run.path))
         engine.load_state(checkpoint.read, optimizer=False, keep=source.get("fresh", ()))
         message = f"started with the weights of {source['checkpoint']}"
+    if trainer.rl:
+        trainer.rl.initialize()
     _begin(trainer, state, message)
     return state
 
@@ -111,6 +115,8 @@ def _try_load(trainer: "Trainer", path: Path) -> tuple[Checkpoint | None, str]:
         trainer.engine.load_state(
             checkpoint.read, optimizer=checkpoint.manifest["trainer"].get("num_updates") != 0
         )
+        if trainer.rl:
+            trainer.rl.load_state(checkpoint)
 
     # Loading takes all ranks: one that cannot even open the step must not leave the others to it.
     for attempt in (opened, loaded):
@@ -137,7 +143,7 @@ def _check_state(trainer: "Trainer", checkpoint: Checkpoint) -> None:
 
     Of tensors that every rank holds whole, rank 0's are compared.
     """
-    stored, own = _sums(checkpoint), state_digest.digests(trainer.engine.state())
+    stored, own = _sums(checkpoint), state_digest.digests(trainer.shards(checkpoint.position))
     names = sorted(stored)
     parts = [part for name in names for part in (float(name in own), *as_floats(own.get(name, 0)))]
     sums = trainer.engine.sum_over_ranks(parts)

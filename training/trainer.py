@@ -2,16 +2,18 @@
 
 import math
 import time
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from data.loader import Prefetcher
+from data.loader import Direct, Prefetcher
 from data.order_hash import as_floats, from_floats, show_digest
 from models.families import build, flops_per_token, initial_values
-from seedbed.errors import ConfigError, SeedbedError, TrainingError
+from seedbed.errors import ConfigError, TrainingError
 from seedbed.randomness import seed64
 from training import early_stopping
 from training.batch_layout import BatchLayout, batch_layout
@@ -29,16 +31,20 @@ from training.datasets import (
 )
 from training.devices import device_rates, memory_bytes, packages_of
 from training.engines import ENGINES, Engine, Group
+from training.engines.base import Shard
 from training.guards import Guards, Verdict, describe
 from training.objectives import as_numbers, with_step_weights
 from training.pace import Pace
 from training.processes import StopFlag
 from training.recipes import to_toml
 from training.recorder import Recorder
+from training.rl.driver import Reinforcement
+from training.rl.settings import ALGORITHMS
 from training.rollback import roll_back
 from training.run_directory import RunDirectory
 from training.save_interval import SaveInterval
 from training.schedules import learning_rate
+from training.shared_storage import agree_on_nonce
 from training.state import TrainState
 from training.tasks import each_tensor, make_task
 
@@ -63,7 +69,9 @@ class Trainer:
                 "eval.patience and eval.restore_best need held-out data, and the dataset has none",
                 "build it with data.holdout_fraction above 0, or leave them out",
             )
-        self.batches = Prefetcher(self._load, lambda position: position + self.layout.samples_per_step)
+        is_rl = self.config.objective.name in ALGORITHMS
+        following = partial(int.__add__, self.layout.samples_per_step)
+        self.batches = Direct(self._load) if is_rl else Prefetcher(self._load, following)
         self.interval = SaveInterval(self.config.checkpoint)
         self.baseline_bytes = memory_bytes(group.device)
         self.engine: Engine = ENGINES[self.config.engine.name].prepare(
@@ -74,6 +82,7 @@ class Trainer:
             self.config,
             group,
         )
+        self.rl = Reinforcement(self) if is_rl else None
         self.pace = Pace(self.config.guards.pace_every, self.engine, self.recorder.event)
         self._told_eager = False
         rates = device_rates(group.device, self.config.engine.precision)
@@ -84,7 +93,7 @@ class Trainer:
             run.path,
             group.rank,
             group.num_ranks,
-            self._agree_on_nonce(),
+            agree_on_nonce(run, self.engine),
             {
                 "config.toml": to_toml(self.config).encode(),
                 self.tokenizer.file_name: self.tokenizer.to_bytes(),
@@ -100,26 +109,6 @@ class Trainer:
         self.recorder.saved(result)
         if self.copy and not result.error:
             self.copy.push(result.step)
-
-    def _agree_on_nonce(self) -> str:
-        """A name for this attempt's temporary files, which every rank must be able to see."""
-        path = self.run.path / "nonce"
-        own = float(time.time_ns() % 2**50) if self.group.rank == 0 else 0.0
-        nonce = f"{int(self.engine.sum_over_ranks([own])[0]):x}"
-        if self.group.rank == 0:
-            path.write_text(nonce, encoding="utf-8")
-        self.engine.barrier()
-        sees = path.is_file() and path.read_text(encoding="utf-8") == nonce
-        blind = self.engine.sum_over_ranks(
-            [float(not sees and r == self.group.rank) for r in range(self.group.num_ranks)]
-        )
-        if any(blind):
-            ranks = ", ".join(str(rank) for rank, value in enumerate(blind) if value)
-            raise SeedbedError(
-                f"rank(s) {ranks} do not see the run directory {self.run.path} that rank 0 writes",
-                "put the run directory on storage that all hosts share",
-            )
-        return nonce
 
     def prepared(self, batch: Any) -> Any:
         """A batch as tensors on this rank's device."""
@@ -158,8 +147,10 @@ class Trainer:
     @record_function("seedbed.step")
     def train_step(self, state: TrainState) -> bool:
         """One optimizer step, which advances `state`; returns whether some rank was asked to stop."""
+        if self.rl:
+            self.rl.before(state)
         started = time.perf_counter()
-        step, beside_save = state.step + 1, self.saver.is_busy
+        step, beside_save, begun_at = state.step + 1, self.saver.is_busy, state.position
         with record_function("seedbed.data"):
             batches, digest = self.batches.get(state.position)
         data_s = time.perf_counter() - started
@@ -198,6 +189,8 @@ class Trainer:
         update, verdict = self._update(state, loss_mean, weight_sum, means)
         state.step, state.position, state.validated = step, self._following(state), None
         state.num_updates += not update.get("skipped")
+        if self.rl:
+            update |= self.rl.after(state, batches, begun_at)
         self._record_step(
             state,
             loss=loss_mean if math.isfinite(loss_mean) else None,
@@ -226,6 +219,9 @@ class Trainer:
         """
         step, guards = state.step + 1, Guards(self.config.guards, state.guards)
         lr, norm = learning_rate(step, self.config) * guards.lr_factor(step), None
+        if self.rl and self.rl.only_critic(state):
+            self.engine.skip()
+            return {"lr": 0.0, "grad_norm": None, "skipped": True}, Verdict()
         with record_function("seedbed.optimizer"):
             if guards.refuses(loss):
                 self.engine.skip()
@@ -344,7 +340,7 @@ class Trainer:
                 "num_updates": state.num_updates,
             },
         }
-        blocked_s = self.saver.save(self.engine.state(), manifest, started)
+        blocked_s = self.saver.save(self.shards(state.position), manifest, started)
         # Rank 0's numbers, for all.
         own = [blocked_s, self.interval.step_s] if self.group.rank == 0 else [0.0, 0.0]
         if self.interval.saved(state.step, *self.engine.sum_over_ranks(own)):
@@ -354,6 +350,12 @@ class Trainer:
             )
             self.recorder.event("save_interval", message, step=state.step, steps=self.interval.steps)
         self.recorder.beat(state.step, "training")
+
+    def shards(self, position: int) -> Iterator[Shard]:
+        """What a run that goes on from there needs of this rank."""
+        yield from self.engine.state()
+        if self.rl:
+            yield from self.rl.state(position)
 
     def settle_save(self) -> bool:
         """Agree on how the save under way ended, so that rank 0 waits for no part that will not come.
@@ -377,6 +379,8 @@ class Trainer:
     def finish(self, state: TrainState, phase: str) -> None:
         """Wait until the last step is on disk, on all ranks; raises TrainingError when it cannot be."""
         self.batches.close()
+        if self.rl:
+            self.rl.close()
         self.recorder.beat(state.step, "saving")
         if not self.settle_save():
             self.save(state)

@@ -38,10 +38,15 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def weights_hash(model: nn.Module) -> str:
+    """`tensors_hash` of its parameters."""
+    return tensors_hash(dict(model.named_parameters()))
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over names, types, shapes and bytes: `seedbed checkpoint hash` of the same weights."""
     digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        tensor = parameter.detach().cpu().contiguous()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
         digest.update(canonical_json([f"model/{name}", _NAMES[tensor.dtype], list(tensor.shape)]))
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -8,7 +8,7 @@ from torch import nn
 
 from data.tokenizers import find_tokenizer
 from models.config import ModelConfig
-from models.families import build, parameter_shapes
+from models.families import AnyModelConfig, build, parameter_shapes
 from models.heads import RewardModel
 from models.lora import merged
 from models.transformer import Transformer
@@ -40,6 +40,13 @@ class LoadedModel:
                 "give the checkpoint of a decoder, such as a gpt2 or a llama",
             )
         return self.model
+
+
+def model_config_of(path: Path) -> AnyModelConfig:
+    """What a run's newest step, or a given step, is a model of."""
+    checkpoint = Checkpoint.open(resolve(path))
+    text = checkpoint.read_file("config.toml").decode()
+    return make_config(parse_toml(text, "config.toml"), str(checkpoint.path / "config.toml")).model
 
 
 def load_model(path: Path, *, ema: bool = False) -> LoadedModel:

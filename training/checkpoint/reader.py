@@ -17,7 +17,10 @@ from training.checkpoint.tensors import TORCH_DTYPES, open_verified, raw_bytes, 
 
 FORMAT = "seedbed-checkpoint"
 VERSION = 1
-PREFIXES = {False: ("model/",), True: ("model/", "optimizer/", "ema/")}
+PREFIXES = {
+    False: ("model/",),
+    True: ("model/", "optimizer/", "ema/", "critic/", "rl/", "rollouts/"),
+}
 """What a hash is taken of: weights alone, or all that training goes on from."""
 
 

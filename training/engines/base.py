@@ -111,6 +111,10 @@ class Engine(Protocol):
         """Within it the model's weights are their moving averages; there must be some, and no training."""
         ...
 
+    def infer(self, function: Callable[[nn.Module], Any]) -> Any:
+        """What `function` computes with the model, without gradients or dropout; every rank must call it."""
+        ...
+
     def logits(self, tokens: Tensor) -> Tensor:
         """[B, T] -> [B, T, V] without gradients; every rank must call it with the same tokens."""
         ...

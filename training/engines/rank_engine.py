@@ -2,7 +2,8 @@
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -15,6 +16,7 @@ from training.engines.compiled import CompiledBlocks
 from training.engines.loss_scale import LossScale
 from training.engines.recompute import recompute
 from training.objective_settings import BY_SAMPLE
+from training.objectives import LossSum, Objective
 from training.sections import EngineConfig
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -55,6 +57,18 @@ class RankEngine(ABC):
         if self.precision in AUTOCAST:
             return torch.autocast(self.group.device.type, dtype=AUTOCAST[self.precision])
         return contextlib.nullcontext()
+
+    @abstractmethod
+    def infer(self, function: Callable[[nn.Module], Any]) -> Any:
+        """See `Engine`."""
+
+    def evaluate(self, objective: Objective, batch: Any) -> dict[str, LossSum]:
+        scores: dict[str, LossSum] = self.infer(lambda model: objective.scores(model, batch))
+        return scores
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        logits: Tensor = self.infer(lambda model: model(tokens))
+        return logits
 
     def barrier(self) -> None:
         self.sum_over_ranks([0.0])

@@ -243,14 +243,9 @@ class TorchEngine(RankEngine):
         return values
 
     @torch.no_grad()
-    def evaluate(self, objective: Objective, batch: Any) -> dict[str, LossSum]:
+    def infer(self, function: Callable[[nn.Module], Any]) -> Any:
         with self._inference():
-            return objective.scores(self.model, batch)
-
-    @torch.no_grad()
-    def logits(self, tokens: Tensor) -> Tensor:
-        with self._inference():
-            return self.model(tokens)
+            return function(self.model)
 
     @contextlib.contextmanager
     def _inference(self) -> Iterator[None]:

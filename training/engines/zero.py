@@ -156,16 +156,9 @@ class ZeroEngine(RankEngine):
         raise NotImplementedError("refused by the configuration: gradients are DeepSpeed's until the update")
 
     @torch.no_grad()
-    def evaluate(self, objective: Objective, batch: Any) -> dict[str, LossSum]:
-        return self._infer(lambda model: objective.scores(model, batch))
-
-    @torch.no_grad()
-    def logits(self, tokens: Tensor) -> Tensor:
-        return self._infer(lambda model: model(tokens))
-
-    def _infer(self, run: Callable[[nn.Module], Any]) -> Any:
+    def infer(self, function: Callable[[nn.Module], Any]) -> Any:
         self._engine.eval()
-        return self._engine(self._autocast(), run)
+        return self._engine(self._autocast(), function)
 
     def _swap_averages(self) -> None:
         for name, part in self._parts():

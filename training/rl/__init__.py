@@ -1,5 +1,14 @@
 """Reinforcement learning from rewards of answers: PPO and its family.
 
+driver.py      the algorithm: rollout, score, advantage, and updates, which are the trainer's own steps
+workers.py     who does what: policy, critic, reference and judge, and how their work is dealt out over ranks
+settings.py    the table [rl], and the family as what its methods are made of
+buffer.py      the answers of an iteration as samples of the data stream; part of a checkpoint
+weights.py     the policy's weights from any engine, in buckets, for whoever generates
+judging.py     all rewards of an answer, and their sum
+scores.py      rewards -> the numbers that are learned from
+credit.py      rewards of answers -> advantages of tokens, by the method that was chosen
+critic.py      the critic's own engine, beside the policy's
 rollouts.py    what a policy answered, with which weights, and what it got for it; stored to be played again
 outcomes.py    what asking for a reward came to: a number, or a failure with a name
 rules.py       rewards of texts by rule, and by tests of code in a sandbox (sandbox.py)

@@ -1,10 +1,11 @@
 """Policy and critic for an engine: a micro-batch of answers -> LossSum. See `training.rl` for the
 notation."""
 
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, get_args
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.heads import RewardModel
@@ -20,6 +21,10 @@ from training.rl.losses import (
     over_tokens,
     value_losses,
 )
+from training.rl.settings import Algorithm, RlConfig
+
+if TYPE_CHECKING:
+    from training.rl.buffer import TrainingBatch
 
 Mean = Literal["tokens", "answers", "constant"]
 """What the loss is a mean over: see `losses`."""
@@ -62,11 +67,14 @@ def token_log_probs(model: nn.Module, tokens: Tensor, temperature: float = 1.0) 
 
 
 def token_values(model: nn.Module, tokens: Tensor) -> Tensor:
-    """[B, T] float32: of what was read before each next token."""
+    """[B, T] float32: of what was read before each next token. The head's bias learns here, as it says what
+    answers are worth; the raters' temperature has no part in it."""
     assert isinstance(model, RewardModel)
     # As a language model's: an engine that shards leaves the parameters of the head whole after `hidden`.
-    values: Tensor = model.scores(tokens[:, :-1])
-    return values.float()
+    hidden_BTD, head = model.hidden(tokens[:, :-1]), model.reward
+    values_BT = F.linear(hidden_BTD, head.weight, head.bias).squeeze(-1)
+    # A gradient of zero and not none: engines wait for those of all parameters.
+    return values_BT.float() + 0 * head.log_temperature
 
 
 @dataclass(frozen=True)
@@ -155,3 +163,50 @@ class ValueObjective:
             "loss": over_tokens(found.losses, batch.mask),
             "clipped": over_tokens(found.is_clipped.float(), batch.mask),
         }
+
+
+class RolloutObjective:
+    """A policy's objective over micro-batches of the buffer; what its losses are made of adds up in `seen`
+    until it is taken."""
+
+    losses = ("loss",)
+
+    def __init__(self, policy: PolicyObjective) -> None:
+        self.policy = policy
+        self.seen: dict[str, list[Tensor]] = {}
+
+    @classmethod
+    def of(cls, settings: RlConfig, algorithm: Algorithm) -> "RolloutObjective":
+        estimator = "k3" if settings.kl_estimator == "auto" else settings.kl_estimator
+        in_loss = algorithm.kl_in == "loss" and settings.kl > 0
+        return cls(
+            PolicyObjective(
+                algorithm.loss,
+                ClipSettings(settings.clip_low, settings.clip_high, settings.dual_clip or None),
+                algorithm.mean,
+                max(2, settings.max_new_tokens),
+                settings.temperature,
+                settings.entropy,
+                settings.kl if in_loss else 0.0,
+                estimator if in_loss else "k3",
+            )
+        )
+
+    def set_kl(self, coefficient: float) -> None:
+        """Of the divergence in the loss, from now on."""
+        self.policy = replace(self.policy, kl=coefficient)
+
+    def loss(self, model: nn.Module, batch: "TrainingBatch") -> LossSum:
+        parts = self.policy.scores(model, batch.for_policy())
+        for name, part in parts.items():
+            self.seen.setdefault(name, []).append(torch.stack([part.total.detach(), part.weight]))
+        return parts["loss"]
+
+    def scores(self, model: nn.Module, batch: "TrainingBatch") -> dict[str, LossSum]:
+        return self.policy.scores(model, batch.for_policy())
+
+    def take_seen(self) -> dict[str, tuple[float, float]]:
+        """(sum, weight) of each part since it was last taken, of this rank."""
+        found = {name: torch.stack(values).double().sum(0).tolist() for name, values in self.seen.items()}
+        self.seen = {}
+        return {name: (total, weight) for name, (total, weight) in found.items()}

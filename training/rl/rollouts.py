@@ -7,7 +7,7 @@ file of them can be played again: updates from it are those of the run that wrot
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +49,9 @@ class Rollout:
             policy,
             completion.finish == "stop",
         )
+
+    def with_reward(self, reward: Reward) -> "Rollout":
+        return replace(self, reward=reward)
 
 
 class RolloutTensors(NamedTuple):

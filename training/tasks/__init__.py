@@ -8,11 +8,13 @@ from models.families import AnyModelConfig, kind_of
 from seedbed.errors import ConfigError
 from training.config import Config
 from training.objective_settings import ObjectiveConfig
+from training.rl.settings import ALGORITHMS, RlConfig
 from training.tasks.base import Datasets, Task, each_tensor
 from training.tasks.candidates import IpoTask, KtoTask, OrpoTask, PreferenceTask, RewardTask, SimpoTask
 from training.tasks.causal_lm import CausalLMTask, DistillationTask
 from training.tasks.classification import ClassificationTask
 from training.tasks.masked_lm import MaskedLMTask
+from training.tasks.rollouts import RolloutTask
 from training.tasks.span_corruption import SpanCorruptionTask
 from training.tasks.supervised import SupervisedTask
 
@@ -26,7 +28,7 @@ HEADS = {
 }
 """Head of an encoder -> the objective that trains it."""
 OBJECTIVES = {
-    "decoder": ("causal_lm", "distillation", "sft", "dpo", "ipo", "kto", "orpo", "simpo"),
+    "decoder": ("causal_lm", "distillation", "sft", "dpo", "ipo", "kto", "orpo", "simpo", *ALGORITHMS),
     "t5": ("span_corruption",),
 }
 """Kind of model -> the objectives that train it; the first is meant unless another is asked for."""
@@ -43,6 +45,7 @@ TASKS: dict[str, type[Task]] = {
     "masked_lm": MaskedLMTask,
     "classification": ClassificationTask,
     "span_corruption": SpanCorruptionTask,
+    **dict.fromkeys(ALGORITHMS, RolloutTask),
 }
 """Objective -> how its samples look."""
 READ_BY = (
@@ -81,7 +84,8 @@ def _refuse_idle_settings(config: Config, name: str) -> None:
     """Raises ConfigError for a setting that was made and that nothing in objective `name` reads."""
     read = {"name", *TASKS[name].settings}
     own = ("objective", tuple(field for field in ObjectiveConfig.model_fields if field not in read), ())
-    for section, fields, readers in (own, *READ_BY):
+    rl = ("rl", tuple(RlConfig.model_fields), tuple(ALGORITHMS))
+    for section, fields, readers in (own, rl, *READ_BY):
         given = getattr(config, section)
         for field in fields:
             default = type(given).model_fields[field].get_default(call_default_factory=True)

@@ -1,0 +1,259 @@
+"""Policies that learn from rewards of their own answers: real runs of small models."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data.build import build_dataset
+from data.config import DataConfig
+from seedbed.errors import ConfigError, TrainingError, UsageError
+from training.checkpoint.layout import step_dir
+from training.checkpoint.reader import Checkpoint
+from training.loop import fit
+from training.metrics import surviving_rows
+from training.prepare import resume, start
+from training.processes import process_group
+from training.rl.rollouts import read_rollouts
+from training.trainer import Trainer
+
+RECIPE = """
+[run]
+steps = {steps}
+[data]
+path = "{data}"
+[objective]
+name = "{objective}"
+[rl]
+prompts = 4
+answers = 4
+max_new_tokens = 8
+{rl}
+[model]
+family = "llama"
+num_layers = 2
+width = 32
+num_heads = 4
+context = 32
+[batch]
+tokens_per_step = 256
+micro_batch_size = 4
+[optimizer]
+lr = 3e-3
+weight_decay = 0.0
+[schedule]
+name = "constant"
+warmup_share = 0
+[engine]
+precision = "fp32"
+threads_per_rank = 1
+{engine}
+[checkpoint]
+every_steps = 3
+[tracking]
+mlflow = false
+"""
+REWARDS = """
+def vowels(prompts, answers, rows):
+    return [sum(letter in "aeiou" for letter in answer) / 8 for answer in answers]
+
+def nothing(prompts, answers, rows):
+    return [1.0 for _ in answers]
+
+def nan(prompts, answers, rows):
+    return [float("nan") for _ in answers]
+"""
+
+
+class NeverStopped:
+    is_set = False
+
+
+class Prepared:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "rewards.py").write_text(REWARDS)
+        words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
+        rows = [
+            {"prompt": f"{words[n % 8]} {words[n // 8 % 8]}", "response": f" {words[(n * 3) % 8]}"}
+            for n in range(64)
+        ]
+        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder / "text.txt").write_text("\n\n".join(row["prompt"] + row["response"] for row in rows) * 20)
+        text = build_dataset(
+            DataConfig(source=str(folder / "text.txt"), vocab_size=300, near_duplicate_threshold=0),
+            folder / "text",
+        )
+        self.data = build_dataset(
+            DataConfig(
+                source=str(folder / "rows.jsonl"),
+                format="prompt-response",
+                template="plain",
+                tokenizer=str(text),
+                near_duplicate_threshold=0,
+                holdout_fraction=0.1,
+            ),
+            folder / "data",
+        )
+        path = self.recipe("sft", 12).read_text().split("[rl]")
+        sft = path[0] + "[model]" + path[1].split("[model]")[1]
+        (folder / "sft.toml").write_text(sft)
+        run, _ = start(str(folder / "sft.toml"), [], folder / "policy")
+        train(run, folder / "policy-group")
+        self.policy = folder / "policy"
+
+    def recipe(self, objective: str, steps: int, rl: str = "", engine: str = "") -> Path:
+        path = self.folder / f"{objective}.toml"
+        path.write_text(RECIPE.format(data=self.data, objective=objective, steps=steps, rl=rl, engine=engine))
+        return path
+
+    def reward(self, name: str = "vowels") -> str:
+        return f'rewards = ["{self.folder}/rewards.py:{name}"]'
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Prepared:
+    return Prepared(tmp_path_factory.mktemp("rl"))
+
+
+def train(run, rendezvous):
+    config = run.config()
+    try:
+        with process_group(0, 1, "cpu", rendezvous, config.timeouts.collective_s) as group:
+            fit(Trainer(run, group, 0, NeverStopped()))
+    finally:
+        # A worker that failed would leave it to its end.
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def trained(tmp_path, recipe, name, *settings, init_from):
+    run, _ = start(str(recipe), settings, tmp_path / name, init_from)
+    torch.set_num_threads(1)
+    train(run, tmp_path / f"{name}-group")
+    return tmp_path / name
+
+
+def rows(run, kind):
+    return [row for row in surviving_rows(run) if row["kind"] == kind]
+
+
+def full_hash(run, step):
+    return Checkpoint.open(step_dir(run, step)).hash(optimizer=True)
+
+
+FAMILY = ["ppo", "reinforce", "reinforce_pp", "rloo", "grpo", "dr_grpo", "dapo", "gspo", "cispo"]
+
+
+@pytest.mark.parametrize("objective", FAMILY)
+def test_every_method_makes_good_answers_likelier(prepared, tmp_path, objective):
+    recipe = prepared.recipe(objective, 60, prepared.reward() + "\nkl = 0.01")
+    run = trained(tmp_path, recipe, "run", init_from=prepared.policy)
+    told = rows(run, "rollouts")
+    rewards = [row["reward"] for row in told]
+    assert np.mean(rewards[-6:]) > np.mean(rewards[:6]) + 0.1, rewards
+    assert told[0]["kl"] == pytest.approx(0, abs=1e-4)
+    assert all(row["generator_apart"] < 1e-4 for row in told)
+    assert all(math.isfinite(row["loss"]) for row in rows(run, "train"))
+
+
+EVERYTHING = {
+    "ppo": "epochs = 2\nkl_target = 1.0\nkl_horizon = 50\nscale_rewards = true\ncritic_warmup = 1",
+    "grpo": "epochs = 2\ndrop_without_spread = true\nrefills = 2\nkl_target = 1.0\nkl_horizon = 50",
+}
+
+
+@pytest.mark.parametrize("objective", EVERYTHING)
+def test_a_run_goes_on_from_any_step_to_the_same_bits(prepared, tmp_path, objective):
+    """In the middle of an iteration too: answers, critic, moments and coefficient are part of a step."""
+    recipe = prepared.recipe(objective, 10, prepared.reward() + "\n" + EVERYTHING[objective])
+    settings = ("checkpoint.every_steps=1", "checkpoint.keep=99")
+    run = trained(tmp_path, recipe, "run", *settings, init_from=prepared.policy)
+    undisturbed = full_hash(run, 10)
+    assert {row["iteration"] for row in rows(run, "rollouts")} == {0, 1, 2}
+    for step in (9, 7, 5, 4, 2):
+        again, _ = resume(run, [], from_step=step)
+        train(again, tmp_path / f"group-{step}")
+        assert full_hash(run, 10) == undisturbed, step
+
+
+@pytest.mark.parametrize(
+    ("objective", "engine", "ranks"),
+    [
+        ("ppo", "fsdp", 2),
+        pytest.param("ppo", "ddp", 4, marks=pytest.mark.long),
+        pytest.param("grpo", "fsdp", 3, marks=pytest.mark.long),
+        pytest.param("grpo", "ddp", 2, marks=pytest.mark.long),
+    ],
+)
+def test_ranks_change_nothing_in_exact_mode(prepared, tmp_path, seedbed_cli, objective, engine, ranks):
+    """Answers, rewards and weights; and a run that is resized in the middle of an iteration."""
+    recipe = prepared.recipe(objective, 6, prepared.reward() + "\n" + EVERYTHING[objective], "exact = true")
+    small = ("batch.micro_batch_size=2", "checkpoint.every_steps=1", "checkpoint.keep=99")
+    one = trained(tmp_path, recipe, "one", *small, "engine.name=ddp", init_from=prepared.policy)
+    many = tmp_path / "many"
+    asked = [*small, f"engine.name={engine}", f"engine.num_ranks={ranks}"]
+    sets = [word for setting in asked for word in ("--set", setting)]
+    outcome = seedbed_cli("train", recipe, "--init-from", prepared.policy, "--run-dir", many, *sets)
+    assert outcome.code == 0, outcome.stderr
+    assert full_hash(many, 6) == full_hash(one, 6)
+    answers = [read_rollouts(run / "rollouts" / "step-00000004.jsonl") for run in (one, many)]
+    assert answers[0] == answers[1]
+    resized, _ = resume(many, ["engine.name=ddp", "engine.num_ranks=1"], from_step=3)
+    train(resized, tmp_path / "resized-group")
+    assert full_hash(many, 6) == full_hash(one, 6)
+
+
+def test_the_rest_of_an_iteration_is_passed_over_when_the_policy_has_moved_too_far(prepared, tmp_path):
+    recipe = prepared.recipe("grpo", 6, prepared.reward() + "\nepochs = 4\nstop_kl = 1e-9")
+    run = trained(tmp_path, recipe, "run", init_from=prepared.policy)
+    told = rows(run, "train")
+    # The first step of an iteration has not moved yet, the second has.
+    assert [row.get("stopped_by_kl", False) for row in told] == [False, True] * 3
+    assert len(rows(run, "rollouts")) == 3
+
+
+def test_answers_that_are_all_worth_the_same_end_in_an_error_that_says_so(prepared, tmp_path):
+    recipe = prepared.recipe("grpo", 4, prepared.reward("nothing") + "\ndrop_without_spread = true")
+    with pytest.raises(TrainingError, match=r"10 iterations in a row no answer teaches anything"):
+        trained(tmp_path, recipe, "run", init_from=prepared.policy)
+
+
+def test_a_reward_that_cannot_be_had_is_no_zero(prepared, tmp_path):
+    recipe = prepared.recipe("grpo", 4, prepared.reward("nan"))
+    with pytest.raises(
+        TrainingError, match=r"16 of 16 answers have no reward \(16 not_finite\), such as: .*nan"
+    ):
+        trained(tmp_path, recipe, "run", init_from=prepared.policy)
+
+
+ACCURATE = 'rl.rewards=["accuracy"]'
+
+
+@pytest.mark.parametrize(
+    ("objective", "settings", "words"),
+    [
+        ("grpo", [], "needs rewards"),
+        ("grpo", ['rl.rewards=["acuracy"]'], '"acuracy" is none; there are accuracy'),
+        ("grpo", ['rl.rewards=["lost.py:f"]'], r"there is no file .*lost\.py"),
+        ("grpo", [ACCURATE, "rl.answers=1"], "compares answers to one prompt"),
+        ("grpo", [ACCURATE, "rl.prompts=3"], "12 answers, and a step 8"),
+        ("grpo", [ACCURATE, "rl.max_new_tokens=32"], "none of the .* leaves room"),
+        ("grpo", [ACCURATE, "rl.kl_estimator=k1"], "k1 has no gradient in a loss"),
+        ("grpo", [ACCURATE, "model.dropout=0.1"], "makes the policy that learns another"),
+        ("grpo", [ACCURATE, "engine.precision=fp16"], 'is not for engine.precision = "fp16"'),
+        ("ppo", ['rl.rewards=["model:{policy}"]'], "is no reward model"),
+        ("ppo", [ACCURATE, "rl.critic={policy}"], "is no reward model"),
+        ("ppo", [ACCURATE, "rl.dual_clip=0.5"], "is not above 1"),
+        ("sft", [], "rl.prompts = 4 does nothing for the objective sft"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_made(prepared, tmp_path, objective, settings, words):
+    recipe = prepared.recipe(objective, 4)
+    sets = [setting.replace("{policy}", str(prepared.policy)) for setting in settings]
+    with pytest.raises((ConfigError, UsageError), match=words):
+        start(str(recipe), sets, tmp_path / "run", prepared.policy)
+    assert not (tmp_path / "run" / "config.toml").exists()

@@ -1,0 +1,65 @@
+"""Checkpoints that settings name: verified, of the data's tokenizer, and identified by their hashes."""
+
+from pathlib import Path
+
+from data.shards import Dataset
+from seedbed.errors import ConfigError
+from training.checkpoint.layout import resolve
+from training.checkpoint.reader import Checkpoint
+from training.config import Config
+from training.first_weights import check_tokenizer, verified
+from training.rl.settings import MODEL
+
+FIELDS = (("objective", "teacher"), ("objective", "reference"), ("rl", "reference"), ("rl", "critic"))
+
+
+def named_checkpoints(config: Config, dataset: Dataset) -> tuple[Config, dict[str, str]]:
+    """`config` with the paths of steps in place of what was named, and "section.field.hash" -> hash."""
+    hashes = {}
+    for section, field in FIELDS:
+        settings = getattr(config, section)
+        if named := getattr(settings, field):
+            found = _sound(named, dataset)
+            if field == "critic":
+                _require_reward_model(found)
+            hashes[f"{section}.{field}.hash"] = found.hash()
+            settings = settings.model_copy(update={field: str(found.path)})
+            config = config.model_copy(update={section: settings})
+    rewards = []
+    for number, reward in enumerate(config.rl.rewards):
+        if reward.startswith(MODEL):
+            found = _sound(reward.removeprefix(MODEL), dataset)
+            _require_reward_model(found)
+            hashes[f"rl.rewards.{number}.hash"] = found.hash()
+            rewards.append(f"{MODEL}{found.path}")
+        else:
+            rewards.append(_placed(reward))
+    rl = config.rl.model_copy(update={"rewards": tuple(rewards)})
+    return config.model_copy(update={"rl": rl}), hashes
+
+
+def _sound(named: str, dataset: Dataset) -> Checkpoint:
+    checkpoint = verified(resolve(Path(named)).absolute())
+    check_tokenizer(checkpoint, dataset)
+    return checkpoint
+
+
+def _require_reward_model(checkpoint: Checkpoint) -> None:
+    if not checkpoint.names("model/reward."):
+        raise ConfigError(
+            f"{checkpoint.path} is no reward model",
+            'give a run of a decoder that was trained with model.head = "reward"',
+        )
+
+
+def _placed(reward: str) -> str:
+    """A reward whose function's file, if it has one, is named wherever workers are started."""
+    file, colon, function = reward.rpartition(":")
+    if not (colon and file.endswith(".py")):
+        return reward
+    path = Path(file).absolute()
+    if not path.is_file():
+        raise ConfigError(
+            f'rl.rewards: there is no file {path} for "{reward}"', "name one that is there, FILE.py:function"
+        )
+    return f"{path}:{function}"

@@ -1,0 +1,373 @@
+"""The algorithm: rollout -> score -> advantage, and then updates, which are the trainer's own steps.
+
+    refresh      the generator gets the policy's weights
+    rollout      it answers prompts
+    score        rewards judge the answers, the reference says how far they are from it
+    advantage    how much better than expected each token was
+    update       steps of the policy, and of the critic beside it, over these answers
+
+What is drawn and in which order is a function of seed and data position, what is computed of blocks of a
+fixed size: a run is the same on any number of ranks, and goes on from a checkpoint in the middle of an
+iteration.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from models.generation import Request, SamplingOptions
+from seedbed.errors import TrainingError
+from seedbed.randomness import seed64
+from training.checkpoint.models import load_model
+from training.checkpoint.reader import Checkpoint
+from training.engines.base import Shard
+from training.rl.buffer import Learned, RolloutStream, TrainingBatch, padded
+from training.rl.credit import Credit, credited
+from training.rl.critic import CriticTrainer
+from training.rl.invariants import (
+    Bands,
+    Broken,
+    check_finite,
+    check_first_ratio,
+    check_generator,
+    check_policy,
+    check_reference,
+    check_rollouts,
+)
+from training.rl.judging import Judge, Judged
+from training.rl.kl import ESTIMATORS, KlController
+from training.rl.losses import importance
+from training.rl.objectives import RolloutObjective, token_log_probs
+from training.rl.outcomes import failures
+from training.rl.rollouts import Rollout, RolloutTensors, tensors_of, write_rollouts
+from training.rl.scores import RewardMoments, summary
+from training.rl.settings import ALGORITHMS
+from training.rl.weights import Clock, same_on_all_ranks
+from training.rl.workers import Policy, Reference
+from training.state import TrainState
+from training.tasks.rollouts import RolloutTask
+
+if TYPE_CHECKING:
+    from training.trainer import Trainer
+
+STATE = "rl/state"
+MOST_IN_VAIN = 10
+"""Iterations without anything to learn, one after another, that end a run."""
+
+
+class Reinforcement:
+    """Before and after a trainer's steps."""
+
+    def __init__(self, trainer: "Trainer") -> None:
+        self.trainer, self.config = trainer, trainer.config
+        assert isinstance(trainer.task, RolloutTask)
+        assert isinstance(trainer.objective, RolloutObjective)
+        assert isinstance(trainer.train_data, RolloutStream)
+        self.task, self.objective, self.stream = trainer.task, trainer.objective, trainer.train_data
+        self.settings, self.algorithm = self.config.rl, ALGORITHMS[self.config.objective.name]
+        group = trainer.group
+        self.policy = Policy(trainer.engine, self.config, self.settings.temperature)
+        self.reference = self._reference()
+        self.critic = CriticTrainer(trainer) if self.algorithm.has_critic else None
+        self.judge = Judge(self.settings, trainer.tokenizer, self.task.end_ids, group)
+        self.kl = KlController(self.settings.kl, self.settings.kl_target or None, self.settings.kl_horizon)
+        self.moments = RewardMoments()
+        self.bands = Bands()
+        self.drawn = 0
+        """Prompts that were asked so far."""
+        self._is_first = True
+
+    def _reference(self) -> Reference | None:
+        if not self.settings.reference:
+            return None
+        model = load_model(Path(self.settings.reference)).decoder()
+        return Reference(model, self.trainer.group, self.config, self.settings.temperature)
+
+    def before(self, state: TrainState) -> None:
+        """Have answers to learn from at the data position of `state`, which may move to where there are."""
+        if not self.stream.begins(state.position) and self.stream.learned is None:
+            # A stretch was passed over that ended within an iteration.
+            state.position += -state.position % self.stream.per_iteration
+        for _ in range(MOST_IN_VAIN):
+            if not self.stream.begins(state.position) or self._iterate(state):
+                return
+            self.trainer.recorder.event(
+                "iteration_in_vain",
+                f"step {state.step + 1}: no answer teaches anything: all were left out",
+                step=state.step + 1,
+            )
+            state.position = state.after(state.position + self.stream.per_iteration)
+        raise TrainingError(
+            f"step {state.step + 1}: of {MOST_IN_VAIN} iterations in a row no answer teaches anything",
+            "are prompts too hard or too easy? Raise rl.answers, or look at the rewards in the rollouts",
+        )
+
+    def _iterate(self, state: TrainState) -> bool:
+        """One iteration, up to its updates; whether there is something to learn."""
+        clock, recorder = Clock(), self.trainer.recorder
+        clock.begin("refresh")
+        recorder.beat(state.step, "refreshing")
+        num_bytes = self.policy.refresh()
+        if not same_on_all_ranks(self.trainer.engine, self.policy.hash):
+            raise Broken("weights", "ranks generate with different weights", "report it")
+        clock.begin("rollout")
+        recorder.beat(state.step, "generating")
+        kept, left_out = self._rollouts(clock, state)
+        if not kept:
+            return False
+        rollouts = (kept + left_out)[: self.settings.per_iteration]
+        clock.begin("score")
+        recorder.beat(state.step, "scoring")
+        batch = tensors_of(rollouts, 0)
+        mask_NT = batch.mask & (torch.arange(len(rollouts)) < len(kept))[:, None]
+        old_NT = padded(self.policy.log_probs(rollouts), batch.mask)
+        apart = check_generator(batch, old_NT, self.bands)
+        reference_NT = padded(self.reference.log_probs(rollouts), batch.mask) if self.reference else old_NT
+        values_NT = padded(self.critic.values(rollouts), batch.mask) if self.critic else torch.zeros(())
+        clock.begin("advantage")
+        credit = self._credit(kept, old_NT, reference_NT, values_NT, mask_NT)
+        self._learn_from(batch, mask_NT, old_NT, reference_NT, values_NT, credit)
+        clock.begin("")
+        self._keep(rollouts, state)
+        self._record(kept, left_out, credit, clock, state, generator_apart=apart, refreshed_bytes=num_bytes)
+        if self._is_first:
+            self._check_first(state)
+        self._is_first = False
+        return True
+
+    def _rollouts(self, clock: Clock, state: TrainState) -> tuple[list[Rollout], list[Rollout]]:
+        """(answers to learn from, answers without a reward or without a difference to others)."""
+        kept: list[Rollout] = []
+        left_out: list[Rollout] = []
+        for turn in range(1 + self.settings.refills):
+            wanted = self.settings.prompts - len(kept) // self.settings.answers
+            if wanted <= 0:
+                break
+            rollouts, sequences = self._answered(wanted, turn)
+            clock.begin("reward")
+            self.trainer.recorder.beat(state.step, "judging")
+            judged = self._judged(rollouts, sequences)
+            for first in range(0, len(judged), self.settings.answers):
+                group = judged[first : first + self.settings.answers]
+                good, bad = self._sorted_out(group)
+                kept += good
+                left_out += bad
+            clock.begin("rollout")
+        return kept[: self.settings.per_iteration], left_out
+
+    def _answered(self, num_prompts: int, turn: int) -> tuple[list[Rollout], list[int]]:
+        """Answers to the next prompts, those to one side by side, and the examples that they answer."""
+        settings, requests, numbers, sequences = self.settings, [], [], []
+        for number in range(self.drawn, self.drawn + num_prompts):
+            sequence = self.task.sequence(number)
+            for answer in range(settings.answers):
+                requests.append(self._request(number, sequence, answer))
+                numbers.append(number)
+                sequences.append(sequence)
+        self.drawn += num_prompts
+        completions = self.policy.generate(requests)
+        rollouts = [
+            Rollout.of(number, request.prompt, completion, self.policy.hash)
+            for number, request, completion in zip(numbers, requests, completions, strict=True)
+        ]
+        check_rollouts(rollouts, self.config.model.context, self.config.model.vocab_size)
+        check_policy(rollouts, self.policy.hash)
+        return rollouts, sequences
+
+    def _request(self, number: int, sequence: int, answer: int) -> Request:
+        return Request(
+            self.task.prompt(sequence),
+            self.settings.max_new_tokens,
+            SamplingOptions(temperature=self.settings.temperature),
+            seed64(self.config.run.seed, "rollout", number, answer),
+            self.task.end_ids,
+        )
+
+    def _judged(self, rollouts: list[Rollout], sequences: list[int]) -> list[Rollout]:
+        decode = self.trainer.tokenizer.decode
+        examples = {
+            sequence: (decode(self.task.prompt(sequence)), self.task.response_text(sequence))
+            for sequence in sorted(set(sequences))
+        }
+        asked = [
+            Judged(rollout, *examples[sequence])
+            for rollout, sequence in zip(rollouts, sequences, strict=True)
+        ]
+        rewards = self.judge.rewards(asked)
+        missing = sum(reward.failure is not None for reward in rewards)
+        if missing > self.settings.max_failures * len(rewards):
+            first = next(reward for reward in rewards if reward.failure)
+            counts = ", ".join(f"{count} {name}" for name, count in failures(rewards).items())
+            raise TrainingError(
+                f"{missing} of {len(rewards)} answers have no reward ({counts}), such as: {first.detail}",
+                "mend the reward, or allow for more with rl.max_failures",
+            )
+        return [one.with_reward(reward) for one, reward in zip(rollouts, rewards, strict=True)]
+
+    def _sorted_out(self, group: list[Rollout]) -> tuple[list[Rollout], list[Rollout]]:
+        """(answers to one prompt to learn from, the others)."""
+        good = [one for one in group if one.reward and not one.reward.failure]
+        bad = [one for one in group if one not in good]
+        totals = {one.reward.total for one in good if one.reward}
+        is_alone = self.algorithm.compares and len(good) < 2
+        is_alike = self.algorithm.compares and self.settings.drop_without_spread and len(totals) < 2
+        return ([], group) if is_alone or is_alike else (good, bad)
+
+    def _credit(
+        self, kept: list[Rollout], old_NT: Tensor, reference_NT: Tensor, values_NT: Tensor, mask_NT: Tensor
+    ) -> Credit:
+        estimator = self.settings.kl_estimator
+        kl_NT = ESTIMATORS["k1" if estimator == "auto" else estimator](old_NT - reference_NT)
+        num = len(kept)
+        check_reference(
+            kl_NT[:num], mask_NT[:num], self.bands, is_first=self._is_first, is_initial=self.is_initial
+        )
+        scores = self.moments.scores(kept, self.settings)
+        credit = credited(
+            self.settings,
+            self.algorithm,
+            numbers=[one.number for one in kept],
+            scores=scores,
+            kl_NT=torch.where(mask_NT, kl_NT, 0.0),
+            values_NT=values_NT,
+            mask_NT=mask_NT,
+            coefficient=self.kl.coefficient,
+        )
+        self.kl.update(credit.kl_of_answer, num)
+        self.objective.set_kl(self.kl.coefficient if self.algorithm.kl_in == "loss" else 0.0)
+        return credit
+
+    @property
+    def is_initial(self) -> bool:
+        """Whether the policy begins as the reference."""
+        source = self.trainer.run.record().get("init_from", {}).get("checkpoint")
+        return bool(source) and Path(source) == Path(self.settings.reference)
+
+    def _learn_from(
+        self,
+        batch: RolloutTensors,
+        mask_NT: Tensor,
+        old_NT: Tensor,
+        reference_NT: Tensor,
+        values_NT: Tensor,
+        credit: Credit,
+    ) -> None:
+        for name, values in (("advantages", credit.advantages_NT), ("returns", credit.returns_NT)):
+            check_finite(name, values, mask_NT)
+        limit = self.settings.importance
+        ones_NT = torch.ones_like(old_NT)
+        self.stream.learned = Learned(
+            tokens=batch.tokens,
+            weights=mask_NT.float(),
+            old=old_NT,
+            reference=reference_NT,
+            advantages=credit.advantages_NT,
+            values=values_NT if values_NT.ndim else torch.zeros_like(old_NT),
+            returns=credit.returns_NT,
+            importance=importance(old_NT, batch.log_probs, limit) if limit else ones_NT,
+        )
+
+    def _check_first(self, state: TrainState) -> None:
+        """The trainer's forward of a micro-batch gives the log-probabilities that are taken as the old."""
+        size = self.trainer.layout.micro_batch_size
+        batch: TrainingBatch = self.trainer.prepared(self.stream.batch(state.position, size))
+
+        def computed(model: torch.nn.Module) -> Tensor:
+            return token_log_probs(model, batch.tokens, self.settings.temperature)[0]
+
+        new_BT, mask_BT = self.trainer.engine.infer(computed).float(), batch.weights > 0
+        if mask_BT.any():
+            bands = self.bands if self.config.engine.precision == "fp32" else Bands(first_ratio=0.3)
+            check_first_ratio(new_BT, batch.old, mask_BT, bands)
+
+    def _keep(self, rollouts: list[Rollout], state: TrainState) -> None:
+        """For reading and replay: the newest few iterations' answers."""
+        if self.trainer.group.rank or not self.settings.keep_rollouts:
+            return
+        folder = self.trainer.run.path / "rollouts"
+        folder.mkdir(exist_ok=True)
+        write_rollouts(folder / f"step-{state.step:08}.jsonl", rollouts)
+        for old in sorted(folder.glob("step-*.jsonl"))[: -self.settings.keep_rollouts]:
+            old.unlink()
+
+    def _record(
+        self,
+        kept: list[Rollout],
+        left_out: list[Rollout],
+        credit: Credit,
+        clock: Clock,
+        state: TrainState,
+        **measured: Any,
+    ) -> None:
+        self.trainer.recorder.row(
+            "rollouts",
+            state.step + 1,
+            iteration=self.stream.place(state.position).iteration,
+            **summary(kept, left_out),
+            kl=credit.kl_of_answer,
+            kl_coefficient=self.kl.coefficient,
+            prompts_drawn=self.drawn,
+            **{f"{name}_s": seconds for name, seconds in clock.seconds.items()},
+            **measured,
+        )
+
+    def only_critic(self, state: TrainState) -> bool:
+        """Whether the policy waits for the critic to know something."""
+        warmup = self.settings.critic_warmup if self.critic else 0
+        return self.stream.place(state.position).iteration < warmup
+
+    def after(self, state: TrainState, batches: list[TrainingBatch], begun_at: int) -> dict[str, Any]:
+        """Once the policy has learned from the step's micro-batches: what else is learned and recorded.
+
+        `begun_at` is where the step's data began; `state` may move to the next iteration.
+        """
+        seen = self.objective.take_seen()
+        names = list(seen)
+        sums = self.trainer.engine.sum_over_ranks([number for name in names for number in seen[name]])
+        measured = {
+            name: sums[2 * place] / sums[2 * place + 1]
+            for place, name in enumerate(names)
+            if sums[2 * place + 1] and name != "loss"
+        }
+        if self.critic:
+            measured |= self.critic.learn(batches, state.step, begun_at)
+        moved = measured.get("approximate_kl", 0.0)
+        if self.settings.stop_kl and moved > self.settings.stop_kl and not self.stream.begins(state.position):
+            state.position = state.after(state.position + -state.position % self.stream.per_iteration)
+            measured["stopped_by_kl"] = True
+        if self.stream.begins(state.position):
+            self.stream.learned = None
+        return measured
+
+    def state(self, position: int) -> Iterator[Shard]:
+        """What a checkpoint has beside the policy."""
+        if self.critic:
+            yield from self.critic.state()
+        if self.trainer.group.rank == 0:
+            values = torch.tensor(
+                [self.kl.coefficient, *self.moments.state(), float(self.drawn)], dtype=torch.float64
+            )
+            yield Shard(STATE, values, tuple(values.shape), (0,))
+            yield from self.stream.state(position)
+
+    def load_state(self, checkpoint: Checkpoint) -> None:
+        coefficient, *moments, drawn = checkpoint.read(STATE).tolist()
+        self.kl.load_state({"coefficient": coefficient})
+        self.moments.load_state(moments)
+        self.drawn, self._is_first = int(drawn), False
+        self.objective.set_kl(coefficient if self.algorithm.kl_in == "loss" else 0.0)
+        self.stream.load_state(checkpoint)
+        if self.critic:
+            self.critic.load_state(checkpoint)
+
+    def initialize(self) -> None:
+        """As a run begins that has no checkpoint."""
+        self.stream.learned, self.drawn = None, 0
+        if self.critic:
+            self.critic.initialize()
+
+    def close(self) -> None:
+        self.judge.close()

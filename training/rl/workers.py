@@ -1,0 +1,178 @@
+"""Who does what in an iteration: roles, each a group of workers, one on every rank.
+
+How a method's work is dealt out is said where it is defined. `@shared_out` cuts what it is given into blocks
+of a fixed size, gives block i to rank i mod W, and puts the results together in order on every rank: they do
+not depend on how many ranks there are. `@together` is called by all ranks at once, with the same.
+On which processes ranks run, in this one, in others or on a cluster, is the launcher's affair.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from models.generation import Completion, Request
+from models.generation import Engine as Generator
+from models.generation.weights import tensors_hash
+from models.lora import merged
+from models.transformer import Transformer
+from training.config import Config
+from training.engines import Engine, Group
+from training.rl.invariants import Broken
+from training.rl.objectives import token_log_probs, token_values
+from training.rl.rollouts import Rollout, tensors_of
+from training.rl.weights import whole_weights
+
+T = TypeVar("T")
+R = TypeVar("R")
+Method = Callable[[Any, Sequence[T]], list[R]]
+
+
+class Worker:
+    """One rank's part of a group; `block` items are worked on at a time."""
+
+    is_collective = False
+    """Whether all ranks have to call a method equally often: where a model is cut over them."""
+
+    def __init__(self, group: Group, block: int) -> None:
+        self.group, self.block = group, block
+
+
+def shared_out(method: Method[T, R]) -> Method[T, R]:
+    """See the module."""
+
+    @functools.wraps(method)
+    def dealt(self: Worker, items: Sequence[T]) -> list[R]:
+        blocks = [items[first : first + self.block] for first in range(0, len(items), self.block)]
+        ranks = self.group.num_ranks
+        own: dict[int, list[R]] = {}
+        for turn in range(-(-len(blocks) // ranks)):
+            index = turn * ranks + self.group.rank
+            if index < len(blocks):
+                own[index] = method(self, blocks[index])
+            elif self.is_collective:
+                method(self, blocks[0])
+        parts: list[dict[int, list[R]]] = [own] * ranks
+        if ranks > 1:
+            dist.all_gather_object(parts, own)
+        found = {index: results for part in parts for index, results in part.items()}
+        return [result for index in range(len(blocks)) for result in found[index]]
+
+    return dealt
+
+
+def together(method: Callable[..., R]) -> Callable[..., R]:
+    """See the module: nothing is dealt out."""
+    return method
+
+
+class Policy(Worker):
+    """The model that is trained, and the generator that has its weights."""
+
+    is_collective = True
+
+    def __init__(self, engine: Engine, config: Config, temperature: float) -> None:
+        super().__init__(engine.group, config.batch.micro_batch_size)
+        self.engine, self.config, self.temperature = engine, config, temperature
+        self._generator: Generator | None = None
+        self.answers = _Answers(engine.group)
+        self.hash = ""
+
+    @together
+    def refresh(self) -> int:
+        """Give the generator the newest weights; returns their bytes. Broken when it did not get them."""
+        tensors = {
+            name: value.clone() if self._generator is None else value
+            for name, value in whole_weights(self.engine, self.config.model)
+        }
+        config, tensors = merged(self.config.model, tensors)  # type: ignore[arg-type]
+        if self.config.engine.precision == "bf16":
+            tensors = {name: value.bfloat16() for name, value in tensors.items()}
+        if self._generator is None:
+            with torch.device("meta"):
+                model = Transformer(config)
+            model.load_state_dict(tensors, assign=True)
+            self._generator = Generator(model.eval().requires_grad_(False))
+        else:
+            self._generator.load_weights(tensors)
+        self.hash = self._generator.weights_hash()
+        if self.hash != tensors_hash(tensors):
+            raise Broken("weights", "the generator has other weights than it was sent", "report it")
+        self.answers.generator = self._generator
+        return sum(value.nbytes for value in tensors.values())
+
+    @together
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """An answer to each."""
+        return self.answers.complete(requests)
+
+    @shared_out
+    def log_probs(self, rollouts: Sequence[Rollout]) -> list[Tensor]:
+        """Of each answer's tokens, by the trainer's own forward."""
+        batch = tensors_of(rollouts, 0)
+        tokens = batch.tokens.to(self.group.device)
+
+        def computed(model: nn.Module) -> Tensor:
+            return token_log_probs(model, tokens, self.temperature)[0]
+
+        return _rows(self.engine.infer(computed).float().cpu(), batch.mask)
+
+
+class _Answers(Worker):
+    """Generation, apart from what trains: texts of a block grow side by side."""
+
+    generator: Generator | None = None
+
+    def __init__(self, group: Group) -> None:
+        super().__init__(group, block=64)
+
+    @shared_out
+    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+        assert self.generator is not None
+        return self.generator.complete(requests)
+
+
+class Reference(Worker):
+    """The model that the policy is to stay near to; it does not learn."""
+
+    def __init__(self, model: Transformer, group: Group, config: Config, temperature: float) -> None:
+        super().__init__(group, config.batch.micro_batch_size)
+        self.model = model.to(group.device).eval().requires_grad_(False)
+        self.temperature = temperature
+        self._dtype = {"bf16": torch.bfloat16}.get(config.engine.precision)
+
+    @shared_out
+    @torch.no_grad()
+    def log_probs(self, rollouts: Sequence[Rollout]) -> list[Tensor]:
+        """Of each answer's tokens."""
+        batch = tensors_of(rollouts, 0)
+        device = self.group.device
+        with torch.autocast(device.type, dtype=self._dtype, enabled=self._dtype is not None):
+            found, _ = token_log_probs(self.model, batch.tokens.to(device), self.temperature)
+        return _rows(found.float().cpu(), batch.mask)
+
+
+class Critic(Worker):
+    """What an answer is expected to be worth, after each token."""
+
+    is_collective = True
+
+    def __init__(self, engine: Engine, config: Config) -> None:
+        super().__init__(engine.group, config.batch.micro_batch_size)
+        self.engine = engine
+
+    @shared_out
+    def values(self, rollouts: Sequence[Rollout]) -> list[Tensor]:
+        """Of what was read before each of the answer's tokens."""
+        batch = tensors_of(rollouts, 0)
+        tokens = batch.tokens.to(self.group.device)
+        found = self.engine.infer(lambda model: token_values(model, tokens))
+        return _rows(found.float().cpu(), batch.mask)
+
+
+def _rows(values_BT: Tensor, mask_BT: Tensor) -> list[Tensor]:
+    """Of each answer what stands at its tokens."""
+    return [values_T[mask_T].clone() for values_T, mask_T in zip(values_BT, mask_BT, strict=True)]

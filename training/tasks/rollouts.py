@@ -1,0 +1,137 @@
+"""Reinforcement learning: samples are the policy's own answers to the prompts of a dataset of examples."""
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data.config import OrderConfig
+from data.examples.table import ExampleTable, is_examples
+from data.order import EpochOrder
+from data.split import Split
+from models.families import AnyModelConfig
+from seedbed.errors import ConfigError, TooLittleData
+from training.batch_layout import batch_layout
+from training.config import Config
+from training.objectives import Objective
+from training.rl.buffer import LearnedBatch, RolloutStream, TrainingBatch, tensors
+from training.rl.objectives import RolloutObjective
+from training.rl.settings import ALGORITHMS
+from training.tasks.base import Datasets, Task
+from training.tasks.vocabulary import first, with_vocabulary
+
+
+class RolloutTask(Task):
+    """Prompts of one dataset of examples, whose responses are what rules compare with."""
+
+    settings: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: Config, datasets: Datasets) -> None:
+        self.config, self.algorithm = config, ALGORITHMS[config.objective.name]
+        _check(config)
+        if len(datasets) > 1 or not is_examples(first(datasets)):
+            raise ConfigError(
+                f'objective.name = "{config.objective.name}" answers the prompts of one dataset of examples, '
+                f"and {first(datasets).location} " + ("has others" if len(datasets) > 1 else "holds none"),
+                'give one that was built with data.format, such as "prompt-response"',
+            )
+        self.dataset = first(datasets)
+        self.table = ExampleTable.of(self.dataset, "train")
+        self.prompts = self._fitting()
+        self._order = EpochOrder(len(self.prompts), config.run.seed)
+        self.tokenizer = self.dataset.tokenizer()
+        self.end_ids = self._end_ids()
+        """Tokens that end an answer: that of texts, and what the template ends a turn with."""
+        self._stream = RolloutStream(config.rl, len(self.prompts), config.model.context, config.run.seed)
+
+    def _fitting(self) -> NDArray[np.int64]:
+        """The examples whose prompt leaves room for an answer."""
+        begins = self.table.first_trained()[self.table.firsts[:-1]]
+        room = self.config.model.context - self.config.rl.max_new_tokens
+        fitting: NDArray[np.int64] = self.table.firsts[:-1][begins <= room]
+        if not len(fitting):
+            raise ConfigError(
+                f"none of the {self.table.num_examples:,} prompts in {self.dataset.location} leaves room for "
+                f"rl.max_new_tokens = {self.config.rl.max_new_tokens} in model.context = "
+                f"{self.config.model.context}",
+                "give other prompts, or lower rl.max_new_tokens",
+            )
+        return fitting
+
+    def _end_ids(self) -> frozenset[int]:
+        special = set(self.tokenizer.special_ids.values())
+        last = {self.response(int(sequence))[-1] for sequence in self.prompts[:16]}
+        return frozenset({self.tokenizer.end_of_text_id, *(last & special)})
+
+    @classmethod
+    def filled_in(cls, config: Config, datasets: Datasets) -> AnyModelConfig:
+        return with_vocabulary(config.model, datasets)
+
+    def objective(self, device: torch.device) -> Objective:
+        return RolloutObjective.of(self.config.rl, self.algorithm)
+
+    def stream(self, split: Split, order: OrderConfig) -> RolloutStream:
+        if split.name != "train":
+            raise TooLittleData("a policy is not validated while it learns", "seedbed data judge asks it")
+        return self._stream
+
+    def tensors(self, batch: LearnedBatch) -> TrainingBatch:
+        return tensors(batch)
+
+    def notices(self) -> list[str]:
+        left_out = self.table.num_examples - len(self.prompts)
+        told = f"{len(self.prompts):,} prompts" + (
+            f"; {left_out:,} are left out, which leave no room for {self.config.rl.max_new_tokens} new tokens"
+            if left_out
+            else ""
+        )
+        return [told]
+
+    def sequence(self, number: int) -> int:
+        """The sequence in the table of prompt `number` of the endless, shuffled run of them."""
+        return int(self.prompts[self._order.units(number, 1)[1][0]])
+
+    def prompt(self, sequence: int) -> tuple[int, ...]:
+        """Its tokens."""
+        begin = int(self.table.spans_of(sequence)[0, 0])
+        return tuple(self.table.tokens(sequence, begin).tolist())
+
+    def response(self, sequence: int) -> tuple[int, ...]:
+        """The tokens of the response that the dataset has."""
+        begin = int(self.table.spans_of(sequence)[0, 0])
+        return tuple(self.table.tokens(sequence)[begin:].tolist())
+
+    def response_text(self, sequence: int) -> str:
+        """Without the token that ends it."""
+        return self.tokenizer.decode([id for id in self.response(sequence) if id not in self.end_ids])
+
+
+def _check(config: Config) -> None:
+    """Raises ConfigError for settings that cannot be."""
+    rl, algorithm, name = config.rl, ALGORITHMS[config.objective.name], config.objective.name
+    if not rl.rewards:
+        raise ConfigError(f'objective.name = "{name}" needs rewards', 'such as rl.rewards = ["accuracy"]')
+    if algorithm.compares and rl.answers < 2:
+        raise ConfigError(f"{name} compares answers to one prompt", "set rl.answers to 2 or more")
+    samples = batch_layout(config).samples_per_step
+    if rl.per_iteration % samples:
+        raise ConfigError(
+            f"an iteration has rl.prompts x rl.answers = {rl.per_iteration} answers, and a step {samples} "
+            "(batch.tokens_per_step / model.context)",
+            "make the first a multiple of the second",
+        )
+    dropouts = [
+        field
+        for field in ("dropout", "drop_path", "attention_dropout", "lora_dropout")
+        if getattr(config.model, field, 0)
+    ]
+    if dropouts:
+        raise ConfigError(
+            f"model.{dropouts[0]} makes the policy that learns another than the one that answers",
+            f"set model.{dropouts[0]} = 0",
+        )
+    if config.engine.precision == "fp16":
+        raise ConfigError(f'objective.name = "{name}" is not for engine.precision = "fp16"', "take bf16")
+    if rl.kl_estimator == "k1" and algorithm.kl_in == "loss" and rl.kl:
+        raise ConfigError("rl.kl_estimator = k1 has no gradient in a loss", "take k2 or k3, or leave it out")
