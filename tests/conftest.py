@@ -1,6 +1,7 @@
 """What all tests share: an environment of their own, the real command, and no silent skips."""
 
 import fnmatch
+import gc
 import os
 import signal
 import subprocess
@@ -19,6 +20,8 @@ hypothesis.settings.load_profile("seedbed")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Tests side by side, with a thread for every core each, would mostly wait for each other's threads.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Threads of a process that a test starts would spin for each other on cores that others are using.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEDBED = Path(sys.executable).with_name("seedbed")
@@ -86,6 +89,13 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         for name, value in OFFLINE.items():
             patch.setenv(name, value)
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_files_left_open() -> Iterator[None]:
+    """What a file's tests left in cycles holds datasets open: a few hundred more, and there are no more."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

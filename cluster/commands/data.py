@@ -23,6 +23,7 @@ app = typer.Typer(help="Build and inspect token shards.", no_args_is_help=True)
 
 app.command("preview")(examples.preview)
 app.command("judge")(examples.judge)
+app.command("exercise")(examples.exercise)
 
 
 @app.command("build")

@@ -1,4 +1,4 @@
-"""`seedbed data preview` and `seedbed data judge`: examples, looked at and made."""
+"""`seedbed data preview`, `judge` and `exercise`: examples, looked at and made."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -128,3 +128,23 @@ def _judged(value: dict[str, Any]) -> str:
             f"{value['deviation']:.3f}"
         )
     return "\n".join(lines)
+
+
+@command
+def exercise(
+    name: Annotated[str, typer.Argument(help="randomwalks or arithmetic.")],
+    out: Annotated[Path, typer.Option("--out", help="A new folder.")] = Path("exercise"),
+    seed: Annotated[int, typer.Option(help="Rows are a function of it.")] = 0,
+    json: Json = False,
+) -> None:
+    """Write a task whose best answers are known: rows to learn from first, and prompts to be answered."""
+    from training.rl.exercises import write
+
+    emit(
+        write(name, out, seed),
+        json=json,
+        render=lambda value: (
+            f"{value['out']}: {value['examples']:,} rows to fine-tune on (examples.jsonl), "
+            f"{value['tasks']:,} prompts to answer (tasks.jsonl); reward: {value['reward']}"
+        ),
+    )

@@ -15,16 +15,14 @@ from data.shards import Dataset
 from evals.preferences import preference_scores
 from evals.results import evaluate
 from seedbed.errors import ConfigError, UsageError
+from tests.one_rank import train
 from training.checkpoint.layout import step_dir
 from training.checkpoint.models import load_model
 from training.checkpoint.reader import Checkpoint
-from training.loop import fit
 from training.metrics import surviving_rows
 from training.prepare import resume, start
-from training.processes import process_group
 from training.rewards.normalization import normalize
 from training.rewards.scoring import RewardScorer
-from training.trainer import Trainer
 
 RECIPE = """
 [run]
@@ -64,10 +62,6 @@ num_samples = 40
 mlflow = false
 """
 PYTHON_WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
-
-
-class NeverStopped:
-    is_set = False
 
 
 def sentence(number):
@@ -128,11 +122,6 @@ def trained(folder: Path, path: str, name: str, *sets: str, init_from: Path | No
     run, _ = start(path, sets, folder / name, init_from)
     train(run, folder / f"{name}.rendezvous")
     return run.path
-
-
-def train(run, rendezvous):
-    with process_group(0, 1, "cpu", rendezvous, 60) as group:
-        fit(Trainer(run, group, 0, NeverStopped()))
 
 
 def rows(run, kind="train"):

@@ -11,14 +11,12 @@ import torch
 from data.build import build_dataset
 from data.config import DataConfig
 from seedbed.errors import ConfigError, TrainingError, UsageError
+from tests.one_rank import train
 from training.checkpoint.layout import step_dir
 from training.checkpoint.reader import Checkpoint
-from training.loop import fit
 from training.metrics import surviving_rows
 from training.prepare import resume, start
-from training.processes import process_group
 from training.rl.rollouts import read_rollouts
-from training.trainer import Trainer
 
 RECIPE = """
 [run]
@@ -68,10 +66,6 @@ def nan(prompts, answers, rows):
 """
 
 
-class NeverStopped:
-    is_set = False
-
-
 class Prepared:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -117,17 +111,6 @@ class Prepared:
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Prepared:
     return Prepared(tmp_path_factory.mktemp("rl"))
-
-
-def train(run, rendezvous):
-    config = run.config()
-    try:
-        with process_group(0, 1, "cpu", rendezvous, config.timeouts.collective_s) as group:
-            fit(Trainer(run, group, 0, NeverStopped()))
-    finally:
-        # A worker that failed would leave it to its end.
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
 
 
 def trained(tmp_path, recipe, name, *settings, init_from):

@@ -75,7 +75,7 @@ class Reinforcement:
         self.judge = Judge(self.settings, trainer.tokenizer, self.task.end_ids, group)
         self.kl = KlController(self.settings.kl, self.settings.kl_target or None, self.settings.kl_horizon)
         self.moments = RewardMoments()
-        self.bands = Bands()
+        self.bands = Bands.of(self.config.engine.precision)
         self.drawn = 0
         """Prompts that were asked so far."""
         self._is_first = True
@@ -280,8 +280,7 @@ class Reinforcement:
 
         new_BT, mask_BT = self.trainer.engine.infer(computed).float(), batch.weights > 0
         if mask_BT.any():
-            bands = self.bands if self.config.engine.precision == "fp32" else Bands(first_ratio=0.3)
-            check_first_ratio(new_BT, batch.old, mask_BT, bands)
+            check_first_ratio(new_BT, batch.old, mask_BT, self.bands)
 
     def _keep(self, rollouts: list[Rollout], state: TrainState) -> None:
         """For reading and replay: the newest few iterations' answers."""
