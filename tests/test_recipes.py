@@ -7,12 +7,12 @@ import pytest
 
 from models.families import count_parameters, parameter_shapes
 from seedbed.randomness import generator
-from training.loop import fit
+from tests.one_rank import train
 from training.metrics import surviving_rows
 from training.objectives.preference import WITH_REFERENCE
 from training.prepare import planned, sized, start
-from training.processes import process_group
 from training.recipes import description_of, load_config, recipe_names
+from training.rl.settings import ALGORITHMS
 
 PARAMETERS = {
     "gpt2-124m": 124_439_808,
@@ -69,7 +69,13 @@ def examples(tmp_path_factory):
         (folder / "python" / f"{number}.py").write_text(body)
     rows = [{"prompt": f"p{n}", "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(60)]
     (folder / "comparisons.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return {"python-functions": folder / "python", "preference": folder / "comparisons.jsonl"}
+    answers = [{"prompt": f"p{n}", "response": f" good {n}"} for n in range(60)]
+    (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
+    return {
+        "python-functions": folder / "python",
+        "preference": folder / "comparisons.jsonl",
+        "prompt-response": folder / "answers.jsonl",
+    }
 
 
 def shrunken(name, corpus, examples):
@@ -86,6 +92,10 @@ def shrunken(name, corpus, examples):
         values["objective.min_documents_per_label"] = 2
     if config.data.format != "text":
         values["data.source"] = examples[config.data.format]
+    if config.objective.name in ALGORITHMS:
+        values |= {"rl.prompts": 2, "rl.answers": 2, "rl.max_new_tokens": 8, "eval.every_steps": 0}
+        # What it names is made by other recipes.
+        values |= {"rl.rewards": '["python"]', "rl.critic": ""}
     return [f"{key}={value}" for key, value in values.items()]
 
 
@@ -104,27 +114,20 @@ def test_a_recipe_is_planned_as_it_stands(name, tmp_path):
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_recipe_trains(name, corpus, examples, tmp_path, monkeypatch):
     """Otherwise its parts would not fit together when the machines are paid for."""
-    from training.trainer import Trainer
-
     monkeypatch.setenv("SEEDBED_CACHE", str(tmp_path / "cache"))
     init_from = None
-    if load_config(name).objective.name in WITH_REFERENCE:
-        first, _ = start("sft-demo", shrunken("sft-demo", corpus, examples), tmp_path / "first")
-        with process_group(0, 1, "cpu", tmp_path / "first.rendezvous", 60) as group:
-            fit(Trainer(first, group, 0, NeverStopped()))
+    objective = load_config(name).objective.name
+    if objective in WITH_REFERENCE or objective in ALGORITHMS:
+        before = "randomwalks-sft" if "randomwalks" in name else "sft-demo"
+        first, _ = start(before, shrunken(before, corpus, examples), tmp_path / "first")
+        train(first, tmp_path / "first.rendezvous")
         init_from = first.path
     run, _ = start(name, shrunken(name, corpus, examples), tmp_path / "run", init_from)
-    with process_group(0, 1, "cpu", tmp_path / "rendezvous", 60) as group:
-        fit(Trainer(run, group, 0, NeverStopped()))
+    train(run, tmp_path / "rendezvous")
     rows = surviving_rows(run.path)
     assert [row["step"] for row in rows if row["kind"] == "train"] == [1, 2]
     assert all(math.isfinite(row["loss"]) for row in rows if row["kind"] == "train")
-    assert any(row["kind"] == "eval" and math.isfinite(row["val_loss"]) for row in rows)
+    measured = {row["kind"]: row.get("val_loss", row.get("reward")) for row in rows}
+    assert math.isfinite(measured["rollouts" if objective in ALGORITHMS else "eval"])
     plan = planned(run.config(), tmp_path)
     assert plan["memory_bytes_per_device"]["activations"] > 0
-
-
-class NeverStopped:
-    """In this process, signals are the test runner's own."""
-
-    is_set = False

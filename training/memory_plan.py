@@ -20,6 +20,7 @@ from training.batch_layout import batch_layout
 from training.config import Config
 from training.engine_traits import MAX_ZERO_BUCKET
 from training.objective_settings import BY_SAMPLE
+from training.rl.settings import ALGORITHMS
 from training.sections import OptimizerConfig
 from training.trainable import trained_names
 
@@ -75,8 +76,25 @@ def _always(config: Config, saves: bool) -> Parts:
         "libraries": is_cpu * (GLOO_BYTES + traits.is_zero * DEEPSPEED_BYTES),
         "checkpoint_copy": checkpoint_bytes_of_rank(config) if saves and is_cpu else 0,
     }
+    if beside := _beside_policy(config, parts["weights"] + parts["optimizer"]):
+        parts["beside_policy"] = beside
     offloaded = {"none": (), "optimizer": ("optimizer",), "parameters": ("weights", "optimizer")}
     return parts | dict.fromkeys(offloaded[engine.offload], 0)
+
+
+def _beside_policy(config: Config, learner: int) -> int:
+    """Bytes of the other models of a policy that learns from rewards: generator, reference, and a critic,
+    which is a `learner` as the policy is and has gradients too. Reward models are not among them, whose sizes
+    their files know."""
+    algorithm = ALGORITHMS.get(config.objective.name)
+    if algorithm is None:
+        return 0
+    whole = FLOAT * _whole(config.model)
+    # In fp32 on a CPU its matrices are there a second time, packed.
+    copies = 2 if config.engine.device == "cpu" else 1
+    generator = whole * copies if config.engine.precision == "fp32" else whole // 2
+    shards = config.engine.num_ranks if "gradients" in config.engine.traits.cuts else 1
+    return generator + whole + algorithm.has_critic * (learner + whole // shards)
 
 
 def _moments_of_step(config: Config) -> list[Parts]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from data.shards import Dataset
 from seedbed.errors import ConfigError
 from training.checkpoint.layout import resolve
+from training.checkpoint.models import model_config_of
 from training.checkpoint.reader import Checkpoint
 from training.config import Config
 from training.first_weights import check_tokenizer, verified
@@ -27,15 +28,27 @@ def named_checkpoints(config: Config, dataset: Dataset) -> tuple[Config, dict[st
             config = config.model_copy(update={section: settings})
     rewards = []
     for number, reward in enumerate(config.rl.rewards):
+        rewards.append(_found(reward, dataset, config.model.context))
         if reward.startswith(MODEL):
-            found = _sound(reward.removeprefix(MODEL), dataset)
-            _require_reward_model(found)
-            hashes[f"rl.rewards.{number}.hash"] = found.hash()
-            rewards.append(f"{MODEL}{found.path}")
-        else:
-            rewards.append(_placed(reward))
-    rl = config.rl.model_copy(update={"rewards": tuple(rewards)})
+            path = Path(rewards[-1].removeprefix(MODEL))
+            hashes[f"rl.rewards.{number}.hash"] = Checkpoint.open(path).hash()
+    gold = tuple(_found(reward, dataset, config.model.context) for reward in config.rl.gold)
+    rl = config.rl.model_copy(update={"rewards": tuple(rewards), "gold": gold})
     return config.model_copy(update={"rl": rl}), hashes
+
+
+def _found(reward: str, dataset: Dataset, context: int) -> str:
+    """A reward as workers find it, wherever they are started."""
+    if not reward.startswith(MODEL):
+        return _placed(reward)
+    checkpoint = _sound(reward.removeprefix(MODEL), dataset)
+    _require_reward_model(checkpoint)
+    if (reads := model_config_of(checkpoint.path).context) < context:
+        raise ConfigError(
+            f"{checkpoint.path} reads {reads} tokens, and the policy writes up to {context}",
+            f"give a reward model with as large a context, or set model.context = {reads}",
+        )
+    return f"{MODEL}{checkpoint.path}"
 
 
 def _sound(named: str, dataset: Dataset) -> Checkpoint:

@@ -39,3 +39,14 @@ def test_the_benchmark_of_plans(tmp_path, section):
     assert len(found["configurations"]) == 2
     for row in found["configurations"].values():
         assert row["error"] > -1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("section", ["randomwalks", "iteration"])
+def test_the_benchmark_of_rewards(tmp_path, section):
+    """A graph's walks for a few steps, and one iteration of a small model."""
+    found = run(tmp_path, "rl.py", "--quick", "--only", section)[section]
+    if section == "randomwalks":
+        assert 0 < found["seeds"][0]["after"]["drawn"] <= 1
+    else:
+        assert sum(found["fp32"]["share"].values()) == pytest.approx(1, abs=0.01)

@@ -10,6 +10,7 @@ import torch
 
 from data.build import build_dataset
 from data.config import DataConfig
+from evals.report.page import write_report
 from seedbed.errors import ConfigError, TrainingError, UsageError
 from tests.one_rank import train
 from training.checkpoint.layout import step_dir
@@ -188,6 +189,22 @@ def test_ranks_change_nothing_in_exact_mode(prepared, tmp_path, seedbed_cli, obj
     resized, _ = resume(many, ["engine.name=ddp", "engine.num_ranks=1"], from_step=3)
     train(resized, tmp_path / "resized-group")
     assert full_hash(many, 6) == full_hash(one, 6)
+
+
+def test_gold_is_measured_and_not_learned_from(prepared, tmp_path):
+    hashes = []
+    for gold in ("", f'gold = ["{prepared.folder}/rewards.py:vowels", "parses"]'):
+        recipe = prepared.recipe("grpo", 4, f"{prepared.reward()}\n{gold}\nweights = [2.0]")
+        run = trained(tmp_path, recipe, f"run-{bool(gold)}", init_from=prepared.policy)
+        hashes.append(full_hash(run, 4))
+    assert hashes[0] == hashes[1]
+    for row in rows(run, "rollouts"):
+        parts = [
+            one.reward.total / 2
+            for one in read_rollouts(run / "rollouts" / f"step-{row['step'] - 1:08}.jsonl")
+        ]
+        assert 0 <= row["gold"] - np.mean(parts) <= 1
+    assert "Reward by distance" in write_report(run).read_text()
 
 
 def test_the_rest_of_an_iteration_is_passed_over_when_the_policy_has_moved_too_far(prepared, tmp_path):

@@ -11,8 +11,11 @@ fixed size: a run is the same on any number of ranks, and goes on from a checkpo
 iteration.
 """
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -73,9 +76,12 @@ class Reinforcement:
         self.reference = self._reference()
         self.critic = CriticTrainer(trainer) if self.algorithm.has_critic else None
         self.judge = Judge(self.settings, trainer.tokenizer, self.task.end_ids, group)
+        gold = self.settings.model_copy(update={"rewards": self.settings.gold, "weights": ()})
+        self.gold = Judge(gold, trainer.tokenizer, self.task.end_ids, group) if gold.rewards else None
+        self._gold_of_iteration: list[float] = []
         self.kl = KlController(self.settings.kl, self.settings.kl_target or None, self.settings.kl_horizon)
         self.moments = RewardMoments()
-        self.bands = Bands.of(self.config.engine.precision)
+        self.bands = replace(Bands.of(self.config.engine.precision), kl=self.settings.max_kl or math.inf)
         self.drawn = 0
         """Prompts that were asked so far."""
         self._is_first = True
@@ -142,6 +148,7 @@ class Reinforcement:
         """(answers to learn from, answers without a reward or without a difference to others)."""
         kept: list[Rollout] = []
         left_out: list[Rollout] = []
+        self._gold_of_iteration = []
         for turn in range(1 + self.settings.refills):
             wanted = self.settings.prompts - len(kept) // self.settings.answers
             if wanted <= 0:
@@ -196,6 +203,9 @@ class Reinforcement:
             Judged(rollout, *examples[sequence])
             for rollout, sequence in zip(rollouts, sequences, strict=True)
         ]
+        if self.gold:
+            found = self.gold.rewards(asked)
+            self._gold_of_iteration += [one.total for one in found if not one.failure]
         rewards = self.judge.rewards(asked)
         missing = sum(reward.failure is not None for reward in rewards)
         if missing > self.settings.max_failures * len(rewards):
@@ -306,6 +316,7 @@ class Reinforcement:
             state.step + 1,
             iteration=self.stream.place(state.position).iteration,
             **summary(kept, left_out),
+            **({"gold": fmean(self._gold_of_iteration)} if self._gold_of_iteration else {}),
             kl=credit.kl_of_answer,
             kl_coefficient=self.kl.coefficient,
             prompts_drawn=self.drawn,
@@ -369,4 +380,5 @@ class Reinforcement:
             self.critic.initialize()
 
     def close(self) -> None:
-        self.judge.close()
+        for judge in filter(None, (self.judge, self.gold)):
+            judge.close()

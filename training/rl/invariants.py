@@ -129,7 +129,7 @@ def check_reference(
         raise Broken(
             "kl",
             f"an answer is {mean:.3g} nats from the reference on average, {bands.kl:g} are allowed",
-            "raise the coefficient of the divergence, or lower the learning rate",
+            "raise rl.kl, lower the learning rate, or allow for more with rl.max_kl",
         )
     return mean
 

@@ -73,6 +73,8 @@ class RlConfig(Section):
     "package.module:function" (prompts, answers, rows -> numbers, in a process of its own)."""
     weights: tuple[float, ...] = Field((), strict=False)
     """What each of `rewards` is multiplied by; none: all by 1."""
+    gold: tuple[str, ...] = Field((), strict=False, json_schema_extra=PLACEMENT)
+    """Rewards that are measured of every answer and not learned from: whether the others can be believed."""
     combine: Literal["mean", "worst", "penalised"] = "mean"
     """How several reward models judge together."""
     reward_timeout_s: float = Field(10.0, gt=0, json_schema_extra=PLACEMENT)
@@ -98,6 +100,8 @@ class RlConfig(Section):
     kl_target: float = Field(0.0, ge=0)
     """Nats that an answer is to be from the reference, summed over its tokens: the coefficient follows
     (Ziegler et al. 2019). 0: it is fixed."""
+    max_kl: float = Field(50.0, ge=0, json_schema_extra=PLACEMENT)
+    """Nats from the reference, for an answer on average, beyond which the run ends; 0 is no bound."""
     kl_horizon: int = Field(10_000, ge=1)
     """Answers in which it follows."""
     reference: str = Field("", json_schema_extra=PLACEMENT)
@@ -142,7 +146,7 @@ class RlConfig(Section):
             raise ValueError(f"rl.weights has {len(self.weights)} for {len(self.rewards)} rl.rewards")
         if 0 < self.dual_clip <= 1:
             raise ValueError(f"rl.dual_clip = {self.dual_clip} is not above 1; 0 is without")
-        for reward in self.rewards:
+        for reward in (*self.rewards, *self.gold):
             if reward not in BUILT_IN and ":" not in reward:
                 raise ValueError(
                     f'rl.rewards: "{reward}" is none; there are {", ".join(BUILT_IN)}, "model:RUN" and '

@@ -1,0 +1,21 @@
+"""What policies learn from rewards, and what an iteration costs, as JSON.
+
+    python -P benchmarks/rl.py [--quick] [--only NAME] [--out FILE]
+
+`randomwalks`: shortest paths through a graph by PPO, five seeds; of each the optimality of 320 answers that
+are drawn, and of 20 that are the likeliest, before and after. `iteration`: one PPO iteration of a GPT of 6
+layers and 384 wide with a critic of its size, 64 prompts of about 64 tokens, 64 new ones, 4 epochs, two
+threads: seconds by phase, and how fast weights reach the generator, in fp32 and at the defaults.
+"""
+
+import sys
+from pathlib import Path
+
+SECTIONS = ("randomwalks", "iteration")
+
+if __name__ == "__main__":
+    # Last, since this folder holds files with the names of packages.
+    sys.path.append(str(Path(__file__).parent))
+    from data_bench.machine import run_sections
+
+    raise SystemExit(run_sections(__doc__ or "", "rl_bench", SECTIONS))
