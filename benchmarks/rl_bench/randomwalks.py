@@ -27,7 +27,7 @@ def run(quick: bool) -> dict[str, Any]:
 
 
 def _seed(folder: Path, seed: int, quick: bool) -> dict[str, Any]:
-    steps = ["--set", "run.steps=8"] if quick else []
+    steps = ["--set", "run.steps=60"] if quick else []
     common = ["--set", f"run.seed={seed}", "--set", "tracking.mlflow=false", *steps]
     started = time.perf_counter()
     seedbed(folder, "data", "exercise", "randomwalks", "--seed", str(seed))
