@@ -145,6 +145,14 @@ def check_state(checkpoint: Checkpoint, before: Config, config: Config) -> None:
         lacking.append("optimizer.ema_decay")
     if config.engine.precision == "fp16" and not checkpoint.names("optimizer/loss_scale"):
         lacking.append("engine.precision")
+    if config.objective.name in ALGORITHMS:
+        critic = ALGORITHMS[config.objective.name].has_critic
+        if not checkpoint.names("rl/") or (critic and not checkpoint.names("critic/")):
+            lacking.append("objective.name")
+        elif checkpoint.names("rollouts/"):
+            # In the middle of an iteration, which is cut up as it was begun.
+            cut = ("rl.prompts", "rl.answers", "rl.epochs", "batch.tokens_per_step")
+            lacking += [name for name in cut if name in differences(before, config)]
     if lacking:
         values = dict(items(config))
         raise ConfigError(

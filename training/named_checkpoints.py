@@ -1,5 +1,6 @@
 """Checkpoints that settings name: verified, of the data's tokenizer, and identified by their hashes."""
 
+import hashlib
 from pathlib import Path
 
 from data.shards import Dataset
@@ -21,8 +22,8 @@ def named_checkpoints(config: Config, dataset: Dataset) -> tuple[Config, dict[st
         settings = getattr(config, section)
         if named := getattr(settings, field):
             found = _sound(named, dataset)
-            if field == "critic":
-                _require_reward_model(found)
+            if section == "rl":
+                _check_role(found, field, config.model.context)
             hashes[f"{section}.{field}.hash"] = found.hash()
             settings = settings.model_copy(update={field: str(found.path)})
             config = config.model_copy(update={section: settings})
@@ -32,6 +33,8 @@ def named_checkpoints(config: Config, dataset: Dataset) -> tuple[Config, dict[st
         if reward.startswith(MODEL):
             path = Path(rewards[-1].removeprefix(MODEL))
             hashes[f"rl.rewards.{number}.hash"] = Checkpoint.open(path).hash()
+        elif (file := rewards[-1].rpartition(":")[0]).endswith(".py"):
+            hashes[f"rl.rewards.{number}.hash"] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
     gold = tuple(_found(reward, dataset, config.model.context) for reward in config.rl.gold)
     rl = config.rl.model_copy(update={"rewards": tuple(rewards), "gold": gold})
     return config.model_copy(update={"rl": rl}), hashes
@@ -55,6 +58,25 @@ def _sound(named: str, dataset: Dataset) -> Checkpoint:
     checkpoint = verified(resolve(Path(named)).absolute())
     check_tokenizer(checkpoint, dataset)
     return checkpoint
+
+
+def _check_role(checkpoint: Checkpoint, role: str, context: int) -> None:
+    """Raises ConfigError for a model that cannot be a policy's critic, or its reference."""
+    reads = model_config_of(checkpoint.path).context
+    if role == "critic":
+        _require_reward_model(checkpoint)
+        if reads != context:
+            raise ConfigError(
+                f"{checkpoint.path} reads {reads} tokens, and a critic learns from the policy's {context}",
+                f"give a reward model of model.context = {context}, or leave rl.critic out",
+            )
+    elif checkpoint.names("model/reward."):
+        raise ConfigError(f"rl.reference: {checkpoint.path} is a reward model", "give one that writes text")
+    elif reads < context:
+        raise ConfigError(
+            f"rl.reference: {checkpoint.path} reads {reads} tokens, and the policy writes up to {context}",
+            f"set model.context = {reads}, or give another",
+        )
 
 
 def _require_reward_model(checkpoint: Checkpoint) -> None:

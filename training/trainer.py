@@ -219,7 +219,8 @@ class Trainer:
         """
         step, guards = state.step + 1, Guards(self.config.guards, state.guards)
         lr, norm = learning_rate(step, self.config) * guards.lr_factor(step), None
-        if self.rl and self.rl.only_critic(state):
+        if self.rl and (self.rl.only_critic(state) or not weight):
+            # Of some iterations all that a step drew is left out.
             self.engine.skip()
             return {"lr": 0.0, "grad_norm": None, "skipped": True}, Verdict()
         with record_function("seedbed.optimizer"):

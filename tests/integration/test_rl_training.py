@@ -15,8 +15,8 @@ from seedbed.errors import ConfigError, TrainingError, UsageError
 from tests.one_rank import train
 from training.checkpoint.layout import step_dir
 from training.checkpoint.reader import Checkpoint
-from training.metrics import surviving_rows
-from training.prepare import resume, start
+from training.metrics import read_events, surviving_rows
+from training.prepare import fork, resume, start
 from training.rl.rollouts import read_rollouts
 
 RECIPE = """
@@ -61,6 +61,12 @@ def vowels(prompts, answers, rows):
 
 def nothing(prompts, answers, rows):
     return [1.0 for _ in answers]
+
+def rare(prompts, answers, rows):
+    return [
+        float("nan") if answer.startswith(" al") else float(answer.startswith((" g", " d")))
+        for answer in answers
+    ]
 
 def nan(prompts, answers, rows):
     return [float("nan") for _ in answers]
@@ -153,11 +159,14 @@ EVERYTHING = {
 @pytest.mark.parametrize("objective", EVERYTHING)
 def test_a_run_goes_on_from_any_step_to_the_same_bits(prepared, tmp_path, objective):
     """In the middle of an iteration too: answers, critic, moments and coefficient are part of a step."""
-    recipe = prepared.recipe(objective, 10, prepared.reward() + "\n" + EVERYTHING[objective])
+    reward = prepared.reward("rare" if objective == "grpo" else "vowels")
+    recipe = prepared.recipe(objective, 10, reward + "\n" + EVERYTHING[objective])
     settings = ("checkpoint.every_steps=1", "checkpoint.keep=99")
     run = trained(tmp_path, recipe, "run", *settings, init_from=prepared.policy)
     undisturbed = full_hash(run, 10)
-    assert {row["iteration"] for row in rows(run, "rollouts")} == {0, 1, 2}
+    assert len({row["iteration"] for row in rows(run, "rollouts")}) == 3
+    if objective == "grpo":
+        assert any(row["left_out"] for row in rows(run, "rollouts"))
     for step in (9, 7, 5, 4, 2):
         again, _ = resume(run, [], from_step=step)
         train(again, tmp_path / f"group-{step}")
@@ -230,6 +239,44 @@ def test_a_reward_that_cannot_be_had_is_no_zero(prepared, tmp_path):
         trained(tmp_path, recipe, "run", init_from=prepared.policy)
 
 
+def test_steps_of_answers_that_are_left_out_teach_nothing_and_are_no_errors(prepared, tmp_path):
+    """Most prompts are too easy or too hard; the run would end as one whose losses are not finite."""
+    recipe = prepared.recipe("grpo", 24, prepared.reward("rare") + "\ndrop_without_spread = true")
+    small = ("batch.tokens_per_step=128", "batch.micro_batch_size=2")
+    run = trained(tmp_path, recipe, "run", *small, init_from=prepared.policy)
+    told = rows(run, "train")
+    assert any(row.get("skipped") for row in told)
+    assert not all(row.get("skipped") for row in told)
+    assert not [event for event in read_events(run) if event["kind"] == "step_skipped"]
+
+
+@pytest.mark.parametrize("model", ["", 'lora_base = "nf4"'])
+def test_adapters_learn_from_rewards_under_a_critic(prepared, tmp_path, model):
+    """The critic begins with adapters of its own, and the reference is the base as it was."""
+    recipe = prepared.recipe("ppo", 4, prepared.reward(), 'name = "ddp"')
+    text = recipe.read_text().replace("context = 32", f"context = 32\nlora_rank = 4\n{model}")
+    recipe.write_text(text.replace("[optimizer]", '[optimizer]\ntrained = "lora"'))
+    run = trained(tmp_path, recipe, "run", init_from=prepared.policy)
+    whole = full_hash(run, 4)
+    again, _ = resume(run, [], from_step=3)
+    train(again, tmp_path / "again")
+    assert full_hash(run, 4) == whole
+    step = Checkpoint.open(step_dir(run, 4))
+    assert step.names("critic/model/blocks.0.attention.query.lora_A")
+    assert not step.names("critic/optimizer/blocks.0.attention.query.weight")
+
+
+def test_a_branch_goes_on_only_from_the_state_that_its_method_needs(prepared, tmp_path):
+    recipe = prepared.recipe("grpo", 4, prepared.reward())
+    run = trained(tmp_path, recipe, "run", init_from=prepared.policy)
+    with pytest.raises(ConfigError, match=r"objective\.name = 'ppo'"):
+        fork(run, tmp_path / "other", ["objective.name=ppo"])
+    for change in ("rl.answers=8", "rl.epochs=2"):
+        with pytest.raises(ConfigError, match=change.split("=")[0].replace(".", r"\.")):
+            fork(run / "checkpoints" / "step-3", tmp_path / "cut", [change])
+    assert not (tmp_path / "other").exists()
+
+
 ACCURATE = 'rl.rewards=["accuracy"]'
 
 
@@ -248,6 +295,9 @@ ACCURATE = 'rl.rewards=["accuracy"]'
         ("ppo", ['rl.rewards=["model:{policy}"]'], "is no reward model"),
         ("ppo", [ACCURATE, "rl.critic={policy}"], "is no reward model"),
         ("ppo", [ACCURATE, "rl.dual_clip=0.5"], "is not above 1"),
+        ("ppo", [ACCURATE, "rl.kl=0", "rl.kl_target=1"], "needs an rl.kl above 0"),
+        ("grpo", [ACCURATE, "rl.critic_warmup=2"], "rl.critic_warmup = 2 does nothing for grpo"),
+        ("rloo", [ACCURATE, "rl.baseline=false"], "rl.baseline = False does nothing for rloo"),
         ("sft", [], "rl.prompts = 4 does nothing for the objective sft"),
     ],
 )

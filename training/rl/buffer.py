@@ -82,10 +82,16 @@ class RolloutStream:
         self.num_samples = max(1, num_prompts * settings.answers * settings.epochs)
         """Of a reading of all prompts."""
         self.learned: Learned | None = None
+        self.iteration = -1
+        """Whose answers these are."""
 
     def place(self, position: int) -> Place:
         iteration, within = divmod(position, self.per_iteration)
         return Place(iteration, *divmod(within, self.settings.per_iteration))
+
+    def holds(self, position: int) -> bool:
+        """Whether the answers are there that are learned from at a position."""
+        return self.learned is not None and self.iteration == self.place(position).iteration
 
     def begins(self, position: int) -> bool:
         """Whether an iteration does."""
@@ -108,13 +114,14 @@ class RolloutStream:
 
     def state(self, position: int) -> Iterator[Shard]:
         """What a run that goes on from `position` needs of the buffer; nothing where an iteration begins."""
-        if self.learned is not None and not self.begins(position):
+        if self.holds(position) and not self.begins(position):
             for name, value in self._tensors():
                 yield Shard(PREFIX + name, value, tuple(value.shape), (0,) * value.ndim)
 
     def load_state(self, checkpoint: Checkpoint) -> None:
         names = {field.name: PREFIX + field.name for field in fields(Learned)}
         stored = set(checkpoint.names(PREFIX))
+        self.iteration = self.place(checkpoint.position).iteration
         self.learned = (
             Learned(**{field: checkpoint.read(name) for field, name in names.items()}) if stored else None
         )

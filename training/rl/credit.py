@@ -9,6 +9,7 @@ from torch import Tensor
 from training.rl.advantages import (
     gae,
     group_relative,
+    has_spread,
     leave_one_out,
     moments,
     rewards_to_go,
@@ -77,6 +78,7 @@ def _compared(algorithm: Algorithm, numbers: Sequence[int], worth_M: Tensor) -> 
         group_1K = worth_M[rows][None]
         if algorithm.advantage == "leave_one_out":
             found[rows] = leave_one_out(group_1K)[0]
-        else:
+        elif has_spread(group_1K):
+            # Else rounding would be divided by next to nothing.
             found[rows] = group_relative(group_1K, divide=algorithm.advantage == "group_relative")[0]
     return found

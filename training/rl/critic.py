@@ -1,5 +1,6 @@
 """The critic's own engine: its weights, its optimizer, its steps beside the policy's."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from models.config import ModelConfig
 from models.families import build, initial_values, parameter_shapes
+from models.sizes import LORA_A, LORA_B
 from training.checkpoint.models import model_config_of
 from training.checkpoint.reader import Checkpoint
 from training.config import Config
@@ -67,6 +69,10 @@ class CriticTrainer:
             self.engine.skip()
             return {}
         norm = self.engine.step(learning_rate(step, self.config), weight_sum)
+        if not math.isfinite(norm):
+            message = f"step {step}: the critic's gradient is not finite; it did not learn"
+            trainer.recorder.event("critic_skipped", message, step=step)
+            return {}
         return {"value_loss": total / weight_sum, "value_grad_norm": norm}
 
     def state(self) -> Iterator[Shard]:
@@ -87,8 +93,13 @@ class CriticTrainer:
             path = initial_checkpoint(self.trainer.run.path)
         if path is not None:
             checkpoint = Checkpoint.open(path)
-            fresh = [name for name in parameter_shapes(self.config.model) if name.startswith("reward.")]
-            keep = () if checkpoint.names("model/reward.") else fresh
+            stored = set(checkpoint.names("model/"))
+            keep = [
+                name
+                for name in parameter_shapes(self.config.model)
+                if f"model/{name}" not in stored
+                and (name.startswith("reward.") or name.endswith((LORA_A, LORA_B)))
+            ]
             self.engine.load_state(checkpoint.read, optimizer=False, keep=keep)
 
 
@@ -96,7 +107,8 @@ def critic_config(config: Config) -> Config:
     """The configuration of a run's critic: its model, and its rate."""
     model = model_config_of(Path(config.rl.critic)) if config.rl.critic else config.model
     assert isinstance(model, ModelConfig)
+    adapters = {name: getattr(config.model, name) for name in ModelConfig.model_fields if "lora_" in name}
     optimizer = config.optimizer.model_copy(update={"lr": config.rl.critic_lr or config.optimizer.lr})
     return config.model_copy(
-        update={"model": model.model_copy(update={"head": "reward"}), "optimizer": optimizer}
+        update={"model": model.model_copy(update={**adapters, "head": "reward"}), "optimizer": optimizer}
     )

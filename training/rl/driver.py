@@ -36,7 +36,6 @@ from training.rl.invariants import (
     check_finite,
     check_first_ratio,
     check_generator,
-    check_policy,
     check_reference,
     check_rollouts,
 )
@@ -45,7 +44,7 @@ from training.rl.kl import ESTIMATORS, KlController
 from training.rl.losses import importance
 from training.rl.objectives import RolloutObjective, token_log_probs
 from training.rl.outcomes import failures
-from training.rl.rollouts import Rollout, RolloutTensors, tensors_of, write_rollouts
+from training.rl.rollouts import Rollout, RolloutTensors, keep_newest, tensors_of
 from training.rl.scores import RewardMoments, summary
 from training.rl.settings import ALGORITHMS
 from training.rl.weights import Clock, same_on_all_ranks
@@ -78,13 +77,10 @@ class Reinforcement:
         self.judge = Judge(self.settings, trainer.tokenizer, self.task.end_ids, group)
         gold = self.settings.model_copy(update={"rewards": self.settings.gold, "weights": ()})
         self.gold = Judge(gold, trainer.tokenizer, self.task.end_ids, group) if gold.rewards else None
-        self._gold_of_iteration: list[float] = []
         self.kl = KlController(self.settings.kl, self.settings.kl_target or None, self.settings.kl_horizon)
         self.moments = RewardMoments()
         self.bands = replace(Bands.of(self.config.engine.precision), kl=self.settings.max_kl or math.inf)
-        self.drawn = 0
-        """Prompts that were asked so far."""
-        self._is_first = True
+        self._is_first, self._iteration = True, 0
 
     def _reference(self) -> Reference | None:
         if not self.settings.reference:
@@ -94,11 +90,9 @@ class Reinforcement:
 
     def before(self, state: TrainState) -> None:
         """Have answers to learn from at the data position of `state`, which may move to where there are."""
-        if not self.stream.begins(state.position) and self.stream.learned is None:
-            # A stretch was passed over that ended within an iteration.
-            state.position += -state.position % self.stream.per_iteration
         for _ in range(MOST_IN_VAIN):
-            if not self.stream.begins(state.position) or self._iterate(state):
+            self._align(state)
+            if self.stream.holds(state.position) or self._iterate(state):
                 return
             self.trainer.recorder.event(
                 "iteration_in_vain",
@@ -111,9 +105,17 @@ class Reinforcement:
             "are prompts too hard or too easy? Raise rl.answers, or look at the rewards in the rollouts",
         )
 
+    def _align(self, state: TrainState) -> None:
+        """To where an iteration begins, if a stretch was passed over that ends within one."""
+        position = state.after(state.position)
+        while not (self.stream.holds(position) or self.stream.begins(position)):
+            position = state.after(position + -position % self.stream.per_iteration)
+        state.position = position
+
     def _iterate(self, state: TrainState) -> bool:
         """One iteration, up to its updates; whether there is something to learn."""
         clock, recorder = Clock(), self.trainer.recorder
+        self._iteration = self.stream.place(state.position).iteration
         clock.begin("refresh")
         recorder.beat(state.step, "refreshing")
         num_bytes = self.policy.refresh()
@@ -123,6 +125,7 @@ class Reinforcement:
         recorder.beat(state.step, "generating")
         kept, left_out = self._rollouts(clock, state)
         if not kept:
+            self._keep(left_out, state)
             return False
         rollouts = (kept + left_out)[: self.settings.per_iteration]
         clock.begin("score")
@@ -148,64 +151,72 @@ class Reinforcement:
         """(answers to learn from, answers without a reward or without a difference to others)."""
         kept: list[Rollout] = []
         left_out: list[Rollout] = []
-        self._gold_of_iteration = []
-        for turn in range(1 + self.settings.refills):
+        asked, room = 0, self.settings.per_iteration
+        for _ in range(1 + self.settings.refills):
             wanted = self.settings.prompts - len(kept) // self.settings.answers
             if wanted <= 0:
                 break
-            rollouts, sequences = self._answered(wanted, turn)
+            rollouts = self._answered(self._iteration, asked, wanted)
+            asked += wanted
             clock.begin("reward")
             self.trainer.recorder.beat(state.step, "judging")
-            judged = self._judged(rollouts, sequences)
+            judged = self._judged(rollouts)
             for first in range(0, len(judged), self.settings.answers):
                 group = judged[first : first + self.settings.answers]
                 good, bad = self._sorted_out(group)
+                if len(kept) + len(good) > room:
+                    good, bad = [], group
                 kept += good
                 left_out += bad
             clock.begin("rollout")
-        return kept[: self.settings.per_iteration], left_out
+        return kept, left_out
 
-    def _answered(self, num_prompts: int, turn: int) -> tuple[list[Rollout], list[int]]:
-        """Answers to the next prompts, those to one side by side, and the examples that they answer."""
-        settings, requests, numbers, sequences = self.settings, [], [], []
-        for number in range(self.drawn, self.drawn + num_prompts):
-            sequence = self.task.sequence(number)
-            for answer in range(settings.answers):
-                requests.append(self._request(number, sequence, answer))
-                numbers.append(number)
-                sequences.append(sequence)
-        self.drawn += num_prompts
+    def _answered(self, iteration: int, first: int, num_prompts: int) -> list[Rollout]:
+        """Answers to prompts `first`, ... of an iteration, those to one side by side."""
+        begin = iteration * self.settings.prompts
+        numbers = [
+            number
+            for number in range(begin + first, begin + first + num_prompts)
+            for _ in range(self.settings.answers)
+        ]
+        requests = [
+            self._request(iteration, number, place % self.settings.answers)
+            for place, number in enumerate(numbers)
+        ]
         completions = self.policy.generate(requests)
         rollouts = [
             Rollout.of(number, request.prompt, completion, self.policy.hash)
             for number, request, completion in zip(numbers, requests, completions, strict=True)
         ]
         check_rollouts(rollouts, self.config.model.context, self.config.model.vocab_size)
-        check_policy(rollouts, self.policy.hash)
-        return rollouts, sequences
+        return rollouts
 
-    def _request(self, number: int, sequence: int, answer: int) -> Request:
+    def _request(self, iteration: int, number: int, answer: int) -> Request:
         return Request(
-            self.task.prompt(sequence),
+            self.task.prompt(self._sequence(iteration, number)),
             self.settings.max_new_tokens,
             SamplingOptions(temperature=self.settings.temperature),
-            seed64(self.config.run.seed, "rollout", number, answer),
+            seed64(self.config.run.seed, "rollout", iteration, number, answer),
             self.task.end_ids,
         )
 
-    def _judged(self, rollouts: list[Rollout], sequences: list[int]) -> list[Rollout]:
-        decode = self.trainer.tokenizer.decode
-        examples = {
-            sequence: (decode(self.task.prompt(sequence)), self.task.response_text(sequence))
-            for sequence in sorted(set(sequences))
-        }
-        asked = [
-            Judged(rollout, *examples[sequence])
-            for rollout, sequence in zip(rollouts, sequences, strict=True)
-        ]
-        if self.gold:
-            found = self.gold.rewards(asked)
-            self._gold_of_iteration += [one.total for one in found if not one.failure]
+    def _sequence(self, iteration: int, number: int) -> int:
+        """The example of a prompt: in the order of the data, or, beyond an iteration's own, by hash."""
+        beyond = number - (iteration + 1) * self.settings.prompts
+        return self.task.sequence(number) if beyond < 0 else self.task.other(iteration, beyond)
+
+    def _with_examples(self, rollouts: list[Rollout]) -> list[Judged]:
+        """Answers with the texts of what they answer."""
+        examples: dict[int, tuple[str, str]] = {}
+        for one in rollouts:
+            if one.number not in examples:
+                sequence = self._sequence(self._iteration, one.number)
+                prompt = self.trainer.tokenizer.decode(self.task.prompt(sequence))
+                examples[one.number] = prompt, self.task.response_text(sequence)
+        return [Judged(one, *examples[one.number]) for one in rollouts]
+
+    def _judged(self, rollouts: list[Rollout]) -> list[Rollout]:
+        asked = self._with_examples(rollouts)
         rewards = self.judge.rewards(asked)
         missing = sum(reward.failure is not None for reward in rewards)
         if missing > self.settings.max_failures * len(rewards):
@@ -221,7 +232,8 @@ class Reinforcement:
         """(answers to one prompt to learn from, the others)."""
         good = [one for one in group if one.reward and not one.reward.failure]
         bad = [one for one in group if one not in good]
-        totals = {one.reward.total for one in good if one.reward}
+        penalty = self.settings.missing_end_penalty
+        totals = {one.reward.total - penalty * (not one.ended) for one in good if one.reward}
         is_alone = self.algorithm.compares and len(good) < 2
         is_alike = self.algorithm.compares and self.settings.drop_without_spread and len(totals) < 2
         return ([], group) if is_alone or is_alike else (good, bad)
@@ -254,7 +266,9 @@ class Reinforcement:
     def is_initial(self) -> bool:
         """Whether the policy begins as the reference."""
         source = self.trainer.run.record().get("init_from", {}).get("checkpoint")
-        return bool(source) and Path(source) == Path(self.settings.reference)
+        # A base in four bits is another from the start.
+        is_whole = getattr(self.config.model, "lora_base", "full") == "full"
+        return bool(source) and is_whole and Path(source).resolve() == Path(self.settings.reference).resolve()
 
     def _learn_from(
         self,
@@ -269,6 +283,7 @@ class Reinforcement:
             check_finite(name, values, mask_NT)
         limit = self.settings.importance
         ones_NT = torch.ones_like(old_NT)
+        self.stream.iteration = self._iteration
         self.stream.learned = Learned(
             tokens=batch.tokens,
             weights=mask_NT.float(),
@@ -293,14 +308,8 @@ class Reinforcement:
             check_first_ratio(new_BT, batch.old, mask_BT, self.bands)
 
     def _keep(self, rollouts: list[Rollout], state: TrainState) -> None:
-        """For reading and replay: the newest few iterations' answers."""
-        if self.trainer.group.rank or not self.settings.keep_rollouts:
-            return
-        folder = self.trainer.run.path / "rollouts"
-        folder.mkdir(exist_ok=True)
-        write_rollouts(folder / f"step-{state.step:08}.jsonl", rollouts)
-        for old in sorted(folder.glob("step-*.jsonl"))[: -self.settings.keep_rollouts]:
-            old.unlink()
+        if self.trainer.group.rank == 0 and self.settings.keep_rollouts:
+            keep_newest(self.trainer.run.path, state.step, rollouts, self.settings.keep_rollouts)
 
     def _record(
         self,
@@ -314,15 +323,20 @@ class Reinforcement:
         self.trainer.recorder.row(
             "rollouts",
             state.step + 1,
-            iteration=self.stream.place(state.position).iteration,
+            iteration=self._iteration,
             **summary(kept, left_out),
-            **({"gold": fmean(self._gold_of_iteration)} if self._gold_of_iteration else {}),
+            gold=self._gold(kept),
             kl=credit.kl_of_answer,
             kl_coefficient=self.kl.coefficient,
-            prompts_drawn=self.drawn,
             **{f"{name}_s": seconds for name, seconds in clock.seconds.items()},
             **measured,
         )
+
+    def _gold(self, kept: list[Rollout]) -> float | None:
+        """Mean of the rewards that are only measured; None without any."""
+        found = self.gold.rewards(self._with_examples(kept)) if self.gold else []
+        totals = [one.total for one in found if not one.failure]
+        return fmean(totals) if totals else None
 
     def only_critic(self, state: TrainState) -> bool:
         """Whether the policy waits for the critic to know something."""
@@ -334,7 +348,7 @@ class Reinforcement:
 
         `begun_at` is where the step's data began; `state` may move to the next iteration.
         """
-        seen = self.objective.take_seen()
+        seen = self.objective.take_seen(self.trainer.layout.turns)
         names = list(seen)
         sums = self.trainer.engine.sum_over_ranks([number for name in names for number in seen[name]])
         measured = {
@@ -346,7 +360,7 @@ class Reinforcement:
             measured |= self.critic.learn(batches, state.step, begun_at)
         moved = measured.get("approximate_kl", 0.0)
         if self.settings.stop_kl and moved > self.settings.stop_kl and not self.stream.begins(state.position):
-            state.position = state.after(state.position + -state.position % self.stream.per_iteration)
+            state.position += -state.position % self.stream.per_iteration
             measured["stopped_by_kl"] = True
         if self.stream.begins(state.position):
             self.stream.learned = None
@@ -357,17 +371,15 @@ class Reinforcement:
         if self.critic:
             yield from self.critic.state()
         if self.trainer.group.rank == 0:
-            values = torch.tensor(
-                [self.kl.coefficient, *self.moments.state(), float(self.drawn)], dtype=torch.float64
-            )
+            values = torch.tensor([self.kl.coefficient, *self.moments.state()], dtype=torch.float64)
             yield Shard(STATE, values, tuple(values.shape), (0,))
             yield from self.stream.state(position)
 
     def load_state(self, checkpoint: Checkpoint) -> None:
-        coefficient, *moments, drawn = checkpoint.read(STATE).tolist()
+        coefficient, *moments = checkpoint.read(STATE).tolist()
         self.kl.load_state({"coefficient": coefficient})
         self.moments.load_state(moments)
-        self.drawn, self._is_first = int(drawn), False
+        self._is_first = False
         self.objective.set_kl(coefficient if self.algorithm.kl_in == "loss" else 0.0)
         self.stream.load_state(checkpoint)
         if self.critic:
@@ -375,7 +387,7 @@ class Reinforcement:
 
     def initialize(self) -> None:
         """As a run begins that has no checkpoint."""
-        self.stream.learned, self.drawn = None, 0
+        self.stream.learned = None
         if self.critic:
             self.critic.initialize()
 

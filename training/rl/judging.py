@@ -16,7 +16,7 @@ from training.rl.outcomes import Reward, reward_of, together
 from training.rl.rollouts import Rollout
 from training.rl.rules import accuracy, format_of, parses
 from training.rl.settings import MODEL, RlConfig
-from training.rl.workers import Worker, shared_out
+from training.rl.workers import BLOCK, Worker, shared_out
 
 
 class Judged(NamedTuple):
@@ -28,12 +28,12 @@ class Judged(NamedTuple):
 
 
 class Judge(Worker):
-    """All rewards of a run; a context, which ends the processes of functions."""
+    """All rewards of a run; `close` ends the processes of functions."""
 
     def __init__(
         self, settings: RlConfig, tokenizer: Tokenizer, end_ids: frozenset[int], group: Group
     ) -> None:
-        super().__init__(group, block=64)
+        super().__init__(group, BLOCK)
         self.settings, self.tokenizer, self._end_ids = settings, tokenizer, end_ids
         paths = [Path(name.removeprefix(MODEL)) for name in settings.rewards if name.startswith(MODEL)]
         self.models = RewardScorer(paths, how=settings.combine, device=str(group.device)) if paths else None
@@ -60,8 +60,13 @@ class Judge(Worker):
                 found[index] = reward
         return found
 
-    @shared_out
     def _asked(self, judged: Sequence[Judged]) -> list[Reward]:
+        # Of a model, numbers depend on the block that they are computed in; nothing else does.
+        self.block = BLOCK if self.models else -(-len(judged) // self.group.num_ranks)
+        return self._of_block(judged)
+
+    @shared_out
+    def _of_block(self, judged: Sequence[Judged]) -> list[Reward]:
         texts = [self.text(one.rollout) for one in judged]
         columns = [self._by_rule(judged, texts), *self._by_function(judged, texts)]
         if self.models:

@@ -205,8 +205,11 @@ class RolloutObjective:
     def scores(self, model: nn.Module, batch: "TrainingBatch") -> dict[str, LossSum]:
         return self.policy.scores(model, batch.for_policy())
 
-    def take_seen(self) -> dict[str, tuple[float, float]]:
-        """(sum, weight) of each part since it was last taken, of this rank."""
-        found = {name: torch.stack(values).double().sum(0).tolist() for name, values in self.seen.items()}
+    def take_seen(self, count: int) -> dict[str, tuple[float, float]]:
+        """(sum, weight) of each part in the first `count` micro-batches since it was last taken, of this
+        rank; a loss may be computed again after them."""
+        found = {
+            name: torch.stack(values[:count]).double().sum(0).tolist() for name, values in self.seen.items()
+        }
         self.seen = {}
         return {name: (total, weight) for name, (total, weight) in found.items()}

@@ -87,6 +87,19 @@ def write_rollouts(path: Path, rollouts: Sequence[Rollout]) -> None:
     write_atomic(path, b"\n".join(lines).decode() + "\n")
 
 
+def keep_newest(run: Path, step: int, rollouts: Sequence[Rollout], count: int) -> None:
+    """Write what was answered after `step` for reading and replay, and leave `count` such files of a run."""
+    folder = run / "rollouts"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"step-{step:08}.jsonl"
+    write_rollouts(path, rollouts)
+    files = sorted(folder.glob("step-*.jsonl"))
+    place = files.index(path) + 1
+    # Those of steps that a run went back over, too.
+    for old in [*files[place:], *files[:place][:-count]]:
+        old.unlink()
+
+
 def read_rollouts(path: Path) -> list[Rollout]:
     """DataError for a file that is not whole, or of another version."""
     try:

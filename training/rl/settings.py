@@ -152,6 +152,11 @@ class RlConfig(Section):
                     f'rl.rewards: "{reward}" is none; there are {", ".join(BUILT_IN)}, "model:RUN" and '
                     '"FILE.py:function"'
                 )
+        pairs = zip(self.rewards, self.weights, strict=False)
+        if len({weight for reward, weight in pairs if reward.startswith(MODEL)}) > 1:
+            raise ValueError("rl.weights: reward models are one ensemble and have one weight")
+        if self.kl_target and not self.kl:
+            raise ValueError("rl.kl_target needs an rl.kl above 0 to begin with: it is multiplied")
         if self.refills and not self.drop_without_spread:
             raise ValueError("rl.refills does nothing without rl.drop_without_spread = true; leave it out")
         return self

@@ -31,6 +31,10 @@ R = TypeVar("R")
 Method = Callable[[Any, Sequence[T]], list[R]]
 
 
+BLOCK = 32
+"""Answers that are written or judged together, where that changes bits."""
+
+
 class Worker:
     """One rank's part of a group; `block` items are worked on at a time."""
 
@@ -107,6 +111,9 @@ class Policy(Worker):
     @together
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """An answer to each."""
+        assert self._generator is not None
+        is_free = self._generator.batch_invariant
+        self.answers.block = -(-len(requests) // self.group.num_ranks) if is_free else BLOCK
         return self.answers.complete(requests)
 
     @shared_out
@@ -127,7 +134,7 @@ class _Answers(Worker):
     generator: Generator | None = None
 
     def __init__(self, group: Group) -> None:
-        super().__init__(group, block=64)
+        super().__init__(group, BLOCK)
 
     @shared_out
     def complete(self, requests: Sequence[Request]) -> list[Completion]:

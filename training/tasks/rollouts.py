@@ -12,12 +12,13 @@ from data.order import EpochOrder
 from data.split import Split
 from models.families import AnyModelConfig
 from seedbed.errors import ConfigError, TooLittleData
+from seedbed.randomness import seed64
 from training.batch_layout import batch_layout
 from training.config import Config
 from training.objectives import Objective
 from training.rl.buffer import LearnedBatch, RolloutStream, TrainingBatch, tensors
 from training.rl.objectives import RolloutObjective
-from training.rl.settings import ALGORITHMS
+from training.rl.settings import ALGORITHMS, RlConfig
 from training.tasks.base import Datasets, Task
 from training.tasks.vocabulary import first, with_vocabulary
 
@@ -92,15 +93,21 @@ class RolloutTask(Task):
         """The sequence in the table of prompt `number` of the endless, shuffled run of them."""
         return int(self.prompts[self._order.units(number, 1)[1][0]])
 
+    def other(self, iteration: int, number: int) -> int:
+        """The sequence of one more prompt for an iteration, by hash."""
+        return int(
+            self.prompts[seed64(self.config.run.seed, "refill", iteration, number) % len(self.prompts)]
+        )
+
     def prompt(self, sequence: int) -> tuple[int, ...]:
         """Its tokens."""
-        begin = int(self.table.spans_of(sequence)[0, 0])
+        begin = max(1, int(self.table.spans_of(sequence)[0, 0]))
         return tuple(self.table.tokens(sequence, begin).tolist())
 
     def response(self, sequence: int) -> tuple[int, ...]:
         """The tokens of the response that the dataset has."""
-        begin = int(self.table.spans_of(sequence)[0, 0])
-        return tuple(self.table.tokens(sequence)[begin:].tolist())
+        begin, end = self.table.spans_of(sequence)[0].tolist()
+        return tuple(self.table.tokens(sequence)[max(1, begin) : end].tolist())
 
     def response_text(self, sequence: int) -> str:
         """Without the token that ends it."""
@@ -133,5 +140,20 @@ def _check(config: Config) -> None:
         )
     if config.engine.precision == "fp16":
         raise ConfigError(f'objective.name = "{name}" is not for engine.precision = "fp16"', "take bf16")
+    if rl.kl and not rl.reference:
+        raise ConfigError(
+            "rl.kl is paid for the distance from a reference, and there is none",
+            "begin with --init-from, name rl.reference, or set rl.kl = 0",
+        )
+    for fields, reads in (
+        (("critic", "critic_lr", "critic_warmup", "value_clip", "gae_lambda"), algorithm.has_critic),
+        (("baseline",), algorithm.loss == "reinforce" and not algorithm.compares),
+        (("drop_without_spread",), algorithm.compares),
+    ):
+        for field in fields:
+            if not reads and getattr(rl, field) != RlConfig.model_fields[field].default:
+                raise ConfigError(
+                    f"rl.{field} = {getattr(rl, field)!r} does nothing for {name}", "leave it out"
+                )
     if rl.kl_estimator == "k1" and algorithm.kl_in == "loss" and rl.kl:
         raise ConfigError("rl.kl_estimator = k1 has no gradient in a loss", "take k2 or k3, or leave it out")
