@@ -87,7 +87,7 @@ def test_the_scale_doubles_after_good_steps_and_gives_up_at_its_least():
 def test_a_run_goes_on_over_steps_that_overflow_and_says_which(seedbed_cli, tmp_path):
     """A penalty large enough that its gradients do not fit until the scale has come down."""
     settings = {
-        "run.steps": 14, "model.num_layers": 1, "model.width": 16, "model.num_heads": 2, "model.context": 32,
+        "run.steps": 24, "model.num_layers": 1, "model.width": 16, "model.num_heads": 2, "model.context": 32,
         "batch.micro_batch_size": 2, "batch.tokens_per_step": 64, "engine.precision": "fp16",
         "objective.z_loss": 1e4, "engine.num_ranks": 1, "eval.every_steps": 0, "tracking.mlflow": "false",
     }  # fmt: skip

@@ -24,6 +24,7 @@ def assert_same_state(one: dict[str, torch.Tensor], other: dict[str, torch.Tenso
         assert torch.equal(values, other[name]), name
 
 
+@pytest.mark.long
 def test_a_run_moves_between_zero_and_fsdp(tmp_path):
     """Parts that begin and end within rows are put together again, bit for bit; averages of weights too."""
     settings = {"lr": USUAL_RATE, "optimizer": {"ema_decay": 0.5}}

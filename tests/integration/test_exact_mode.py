@@ -139,6 +139,7 @@ def test_lanes_are_another_run_with_the_same_promise(tmp_path):
     assert lanes[1] != digest(train(tmp_path / "all", "fsdp", 1, steps=4))
 
 
+@pytest.mark.long
 def test_a_run_is_resumed_on_other_ranks_with_another_engine_to_the_same_bits(tmp_path, seedbed_cli):
     """What a user of a shrinking cluster sees; and nothing is said of another curve."""
     settings = {

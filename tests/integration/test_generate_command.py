@@ -66,6 +66,7 @@ def test_a_stop_string_ends_the_text_and_is_not_shown(seedbed_cli, run):
     assert streamed.stdout == "def " + stopped["text"] + "\n"
 
 
+@pytest.mark.long
 def test_beams_find_a_text_at_least_as_likely_as_the_greedy_one(seedbed_cli, run):
     command = ["generate", run, "--prompt", "def ", "--max-tokens", "6", "--json", "--beams"]
     one, four = (json.loads(seedbed_cli(*command, beams).stdout) for beams in ("1", "4"))

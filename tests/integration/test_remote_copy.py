@@ -65,6 +65,7 @@ def test_a_run_goes_on_from_its_copy_when_its_disk_is_lost(tmp_path, seedbed_cli
     assert hash_of(seedbed_cli, "again") == hash_of(seedbed_cli, "whole")
 
 
+@pytest.mark.long
 def test_storage_that_fails_later_costs_the_copy_and_not_the_run(tmp_path, seedbed_cli):
     """A tracker kills healthy runs elsewhere; a second disk must not."""
     target = tmp_path / "elsewhere"

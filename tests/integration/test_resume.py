@@ -237,6 +237,7 @@ def test_damaged_steps_are_put_aside_one_by_one_until_a_sound_one_is_found(tmp_p
     assert full_hash(run) == full_hash(undisturbed)
 
 
+@pytest.mark.long
 def test_when_no_sound_checkpoint_is_left_the_run_does_not_start_over_by_itself(tmp_path, undisturbed):
     """A hundred hours of training would be replaced by initial weights, with exit code 0."""
     run = tmp_path / "run"
@@ -259,6 +260,7 @@ def test_checkpoints_that_have_vanished_are_missed(tmp_path, undisturbed):
     assert "mount its disk" in output
 
 
+@pytest.mark.long
 def test_going_back_to_a_step_sets_the_later_ones_aside_and_gives_the_same_bits(tmp_path, undisturbed):
     """Later steps would be mixed with new ones, or an earlier step could not be returned to."""
     run = tmp_path / "run"

@@ -70,6 +70,7 @@ def server(tmp_path):
     server.kill()
 
 
+@pytest.mark.long
 def test_a_server_that_comes_late_and_dies_gets_every_row_once(run_dir, server):
     """A user with a flaky tracking server would find holes or doubled points in the curves."""
     mirror = start_mirror(run_dir, server.uri, "tests")
@@ -98,6 +99,7 @@ def test_a_server_that_comes_late_and_dies_gets_every_row_once(run_dir, server):
     assert [artifact.path for artifact in client.list_artifacts(run.info.run_id)] == ["report.html"]
 
 
+@pytest.mark.long
 def test_a_mirror_killed_again_and_again_doubles_nothing(run_dir):
     """A user whose node is shared with the out-of-memory killer would see the same point many times."""
     uri = default_uri(run_dir)

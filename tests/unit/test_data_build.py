@@ -165,6 +165,7 @@ print(status.split("VmHWM:")[1].split()[0])
 """
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_a_compressed_file(tmp_path):
     """Otherwise one .jsonl.gz, which cannot be cut into parts, would need a machine of its own size."""
     rng = random.Random(0)
