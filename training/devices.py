@@ -217,6 +217,8 @@ def packages_of(config: Config) -> dict[str, tuple[str, str]]:
         found["deepspeed"] = (f'engine.name = "{engine}"', "deepspeed")
     if optimizer in ("lion", "lamb", "adabound"):
         found["pytorch_optimizer"] = (f'optimizer.name = "{optimizer}"', "optimizers")
+    if getattr(config.model, "lora_base", "full") == "nf4":
+        found["bitsandbytes"] = ('model.lora_base = "nf4"', "quantized")
     return found
 
 
@@ -224,7 +226,7 @@ def resolve_hardware(config: Config) -> Config:
     """The configuration with 'auto' replaced by what this machine gives, so that the choice is recorded.
 
     Raises ConfigError when GPUs are asked for and there are too few, or needed and there are none; or when
-    the engine's or the optimizer's package is missing.
+    the package of the engine, the optimizer or a quantised base is missing.
     """
     for package, (setting, extra) in packages_of(config).items():
         if not find_spec(package):

@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from seedbed.errors import ConfigError
+from training import devices
 from training.devices import device_rates, peak_of_gpu
+from training.recipes import load_config
 
 
 @pytest.mark.parametrize(
@@ -43,3 +46,21 @@ def test_a_processor_is_measured():
     assert rates.peak == rates.matmul > 1e8
     assert "measured" in rates.source
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("settings", "package", "extra"),
+    [
+        (["engine.name=zero2"], "deepspeed", "deepspeed"),
+        (
+            ["engine.name=ddp", "model.lora_rank=4", "model.lora_base=nf4", "optimizer.trained=lora"],
+            "bitsandbytes",
+            "quantized",
+        ),
+    ],
+)
+def test_a_missing_package_is_named_before_a_run_is_made(monkeypatch, settings, package, extra):
+    monkeypatch.setattr(devices, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=f"needs the package {package}") as raised:
+        devices.resolve_hardware(load_config("gpt-demo", settings))
+    assert f"seedbed[{extra}]" in str(raised.value)

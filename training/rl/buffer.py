@@ -7,7 +7,7 @@ Shapes: N answers of an iteration, T columns of the longest; see `training.rl` f
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -25,9 +25,9 @@ from training.rl.settings import RlConfig
 PREFIX = "rollouts/"
 
 
-@dataclass
-class Learned:
-    """What is learned from, for each answer; of an answer that is left out all weights are 0."""
+class Learned(NamedTuple):
+    """What is learned from, for each answer of an iteration, or of a micro-batch for policy and critic; of an
+    answer that is left out all weights are 0."""
 
     tokens: Tensor
     """[N, T + 1] int64"""
@@ -45,6 +45,14 @@ class Learned:
     """[N, T]"""
     importance: Tensor
     """[N, T]"""
+
+    def for_policy(self) -> PolicyBatch:
+        return PolicyBatch(
+            self.tokens, self.weights > 0, self.old, self.advantages, self.reference, self.importance
+        )
+
+    def for_critic(self) -> ValueBatch:
+        return ValueBatch(self.tokens, self.weights > 0, self.values, self.returns)
 
 
 @dataclass(frozen=True)
@@ -104,13 +112,11 @@ class RolloutStream:
         size = self.settings.per_iteration
         order = Permutation(size, seed64(self.seed, "rollout order", place.iteration, place.epoch))
         rows = order.many(np.arange(place.number, place.number + count))
-        return LearnedBatch(
-            **{name: value[rows].numpy() for name, value in self._tensors() if value is not None}
-        )
+        return LearnedBatch(**{name: value[rows].numpy() for name, value in self._tensors()})
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
-        for field in fields(Learned):
-            yield field.name, getattr(self.learned, field.name)
+        assert self.learned is not None
+        yield from self.learned._asdict().items()
 
     def state(self, position: int) -> Iterator[Shard]:
         """What a run that goes on from `position` needs of the buffer; nothing where an iteration begins."""
@@ -119,44 +125,21 @@ class RolloutStream:
                 yield Shard(PREFIX + name, value, tuple(value.shape), (0,) * value.ndim)
 
     def load_state(self, checkpoint: Checkpoint) -> None:
-        names = {field.name: PREFIX + field.name for field in fields(Learned)}
-        stored = set(checkpoint.names(PREFIX))
+        stored = checkpoint.names(PREFIX)
         self.iteration = self.place(checkpoint.position).iteration
         self.learned = (
-            Learned(**{field: checkpoint.read(name) for field, name in names.items()}) if stored else None
+            Learned(*(checkpoint.read(PREFIX + name) for name in Learned._fields)) if stored else None
         )
 
 
-def tensors(batch: LearnedBatch) -> "TrainingBatch":
+def tensors(batch: LearnedBatch) -> Learned:
     """Without the columns that none of its answers has."""
     last = int(np.flatnonzero(batch.weights.any(axis=0)).max(initial=0)) + 1
-    columns = [torch.from_numpy(np.ascontiguousarray(getattr(batch, name)[:, :last])) for name in _COLUMNS]
+    columns = [
+        torch.from_numpy(np.ascontiguousarray(getattr(batch, name)[:, :last])) for name in Learned._fields[1:]
+    ]
     tokens = torch.from_numpy(np.ascontiguousarray(batch.tokens[:, : last + 1]))
-    return TrainingBatch(tokens, *columns)
-
-
-class TrainingBatch(NamedTuple):
-    """A micro-batch for policy and critic."""
-
-    tokens: Tensor
-    weights: Tensor
-    old: Tensor
-    reference: Tensor
-    advantages: Tensor
-    values: Tensor
-    returns: Tensor
-    importance: Tensor
-
-    def for_policy(self) -> PolicyBatch:
-        return PolicyBatch(
-            self.tokens, self.weights > 0, self.old, self.advantages, self.reference, self.importance
-        )
-
-    def for_critic(self) -> ValueBatch:
-        return ValueBatch(self.tokens, self.weights > 0, self.values, self.returns)
-
-
-_COLUMNS = TrainingBatch._fields[1:]
+    return Learned(tokens, *columns)
 
 
 def padded(rows: Sequence[Tensor], mask_NT: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from training.engines import ENGINES, Engine
 from training.engines.base import Shard
 from training.objectives import as_numbers
 from training.restore import initial_checkpoint
-from training.rl.buffer import TrainingBatch
+from training.rl.buffer import Learned
 from training.rl.objectives import ValueObjective
 from training.rl.rollouts import Rollout
 from training.rl.workers import Critic
@@ -50,7 +50,7 @@ class CriticTrainer:
         """See `Critic`."""
         return self._worker.values(rollouts)
 
-    def learn(self, batches: Sequence[TrainingBatch], step: int, position: int) -> dict[str, Any]:
+    def learn(self, batches: Sequence[Learned], step: int, position: int) -> dict[str, Any]:
         """One step, number `step`, over this rank's micro-batches of the data from `position`."""
         trainer, layout = self.trainer, self.trainer.layout
         losses: list[Tensor | None] = [None] * layout.num_micro_batches

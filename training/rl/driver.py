@@ -27,7 +27,7 @@ from seedbed.randomness import seed64
 from training.checkpoint.models import load_model
 from training.checkpoint.reader import Checkpoint
 from training.engines.base import Shard
-from training.rl.buffer import Learned, RolloutStream, TrainingBatch, padded
+from training.rl.buffer import Learned, RolloutStream, padded
 from training.rl.credit import Credit, credited
 from training.rl.critic import CriticTrainer
 from training.rl.invariants import (
@@ -298,7 +298,7 @@ class Reinforcement:
     def _check_first(self, state: TrainState) -> None:
         """The trainer's forward of a micro-batch gives the log-probabilities that are taken as the old."""
         size = self.trainer.layout.micro_batch_size
-        batch: TrainingBatch = self.trainer.prepared(self.stream.batch(state.position, size))
+        batch: Learned = self.trainer.prepared(self.stream.batch(state.position, size))
 
         def computed(model: torch.nn.Module) -> Tensor:
             return token_log_probs(model, batch.tokens, self.settings.temperature)[0]
@@ -343,7 +343,7 @@ class Reinforcement:
         warmup = self.settings.critic_warmup if self.critic else 0
         return self.stream.place(state.position).iteration < warmup
 
-    def after(self, state: TrainState, batches: list[TrainingBatch], begun_at: int) -> dict[str, Any]:
+    def after(self, state: TrainState, batches: list[Learned], begun_at: int) -> dict[str, Any]:
         """Once the policy has learned from the step's micro-batches: what else is learned and recorded.
 
         `begun_at` is where the step's data began; `state` may move to the next iteration.

@@ -24,7 +24,7 @@ from training.rl.losses import (
 from training.rl.settings import Algorithm, RlConfig
 
 if TYPE_CHECKING:
-    from training.rl.buffer import TrainingBatch
+    from training.rl.buffer import Learned
 
 Mean = Literal["tokens", "answers", "constant"]
 """What the loss is a mean over: see `losses`."""
@@ -196,13 +196,13 @@ class RolloutObjective:
         """Of the divergence in the loss, from now on."""
         self.policy = replace(self.policy, kl=coefficient)
 
-    def loss(self, model: nn.Module, batch: "TrainingBatch") -> LossSum:
+    def loss(self, model: nn.Module, batch: "Learned") -> LossSum:
         parts = self.policy.scores(model, batch.for_policy())
         for name, part in parts.items():
             self.seen.setdefault(name, []).append(torch.stack([part.total.detach(), part.weight]))
         return parts["loss"]
 
-    def scores(self, model: nn.Module, batch: "TrainingBatch") -> dict[str, LossSum]:
+    def scores(self, model: nn.Module, batch: "Learned") -> dict[str, LossSum]:
         return self.policy.scores(model, batch.for_policy())
 
     def take_seen(self, count: int) -> dict[str, tuple[float, float]]:

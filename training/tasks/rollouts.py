@@ -16,7 +16,7 @@ from seedbed.randomness import seed64
 from training.batch_layout import batch_layout
 from training.config import Config
 from training.objectives import Objective
-from training.rl.buffer import LearnedBatch, RolloutStream, TrainingBatch, tensors
+from training.rl.buffer import Learned, LearnedBatch, RolloutStream, tensors
 from training.rl.objectives import RolloutObjective
 from training.rl.settings import ALGORITHMS, RlConfig
 from training.tasks.base import Datasets, Task
@@ -77,7 +77,7 @@ class RolloutTask(Task):
             raise TooLittleData("a policy is not validated while it learns", "seedbed data judge asks it")
         return self._stream
 
-    def tensors(self, batch: LearnedBatch) -> TrainingBatch:
+    def tensors(self, batch: LearnedBatch) -> Learned:
         return tensors(batch)
 
     def notices(self) -> list[str]:
