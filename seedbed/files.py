@@ -155,14 +155,20 @@ def hash_file(path: Path, slice_bytes: int = SLICE_BYTES) -> dict[str, Any]:
 
 
 def append_line(path: Path, row: dict[str, Any]) -> None:
-    """Append one JSON object as one line; a line torn by a crash stays alone on its line."""
+    """Append one JSON object as one line; a line torn by a crash stays alone on its line.
+
+    An OSError means that the object is not in the file. One that lacks only its line end, because the disk
+    was full at just that byte, is in it: the next line sets the end.
+    """
     payload = json.dumps(row, ensure_ascii=False).encode() + b"\n"
-    with open(path, "ab+") as file:
+    with open(path, "ab+", buffering=0) as file:
         if file.tell() > 0:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 payload = b"\n" + payload
-        file.write(payload)
+        written = 0
+        while written < len(payload) - 1:
+            written += file.write(payload[written:])
 
 
 class Journal:

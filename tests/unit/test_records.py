@@ -1,6 +1,8 @@
 """Run records: which rows count, what goodput means, and appending when the disk is full."""
 
+import contextlib
 import json
+import resource
 
 import pytest
 
@@ -81,6 +83,30 @@ def test_rows_wait_for_the_disk_and_keep_their_order(tmp_path):
     journal.append({"n": 3})
     assert journal.num_waiting == 0
     assert [json.loads(line)["n"] for line in journal.path.read_text().splitlines()] == [1, 2, 3]
+
+
+@contextlib.contextmanager
+def files_end_at(num_bytes):
+    """The disk is full at that byte of any file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_each_row_is_there_once_at_whatever_byte_the_disk_was_full(tmp_path):
+    """A row of which only the line end was missing would be written, and counted, again."""
+    rows = [{"n": n, "text": "some words"} for n in range(1, 5)]
+    for full_at in range(1, 110):
+        journal = Journal(tmp_path / f"{full_at}.jsonl")
+        with files_end_at(full_at):
+            for row in rows[:3]:
+                journal.append(row)
+        journal.append(rows[3])
+        assert journal.num_waiting == 0
+        assert list(read_lines(journal.path)) == rows, full_at
 
 
 def test_the_best_checkpoint_is_kept_until_a_better_one_is_on_disk(tmp_path):
