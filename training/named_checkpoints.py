@@ -5,12 +5,14 @@ from pathlib import Path
 
 from data.shards import Dataset
 from seedbed.errors import ConfigError
+from seedbed.files import digest_of
 from training.checkpoint.layout import resolve
 from training.checkpoint.models import model_config_of
 from training.checkpoint.reader import Checkpoint
 from training.config import Config
 from training.first_weights import check_tokenizer, verified
-from training.rl.settings import MODEL
+from training.rl.llm_judge import judge_config
+from training.rl.settings import JUDGE, MODEL
 
 FIELDS = (("objective", "teacher"), ("objective", "reference"), ("rl", "reference"), ("rl", "critic"))
 
@@ -33,6 +35,9 @@ def named_checkpoints(config: Config, dataset: Dataset) -> tuple[Config, dict[st
         if reward.startswith(MODEL):
             path = Path(rewards[-1].removeprefix(MODEL))
             hashes[f"rl.rewards.{number}.hash"] = Checkpoint.open(path).hash()
+        elif reward.startswith(JUDGE):
+            judge = judge_config(Path(rewards[-1].removeprefix(JUDGE)))
+            hashes[f"rl.rewards.{number}.hash"] = digest_of([judge.model, judge.criterion])
         elif (file := rewards[-1].rpartition(":")[0]).endswith(".py"):
             hashes[f"rl.rewards.{number}.hash"] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
     gold = tuple(_found(reward, dataset, config.model.context) for reward in config.rl.gold)
@@ -88,7 +93,11 @@ def _require_reward_model(checkpoint: Checkpoint) -> None:
 
 
 def _placed(reward: str) -> str:
-    """A reward whose function's file, if it has one, is named wherever workers are started."""
+    """A reward whose file, if it has one, is named wherever workers are started."""
+    if reward.startswith(JUDGE):
+        path = Path(reward.removeprefix(JUDGE)).absolute()
+        judge_config(path)
+        return f"{JUDGE}{path}"
     file, colon, function = reward.rpartition(":")
     if not (colon and file.endswith(".py")):
         return reward

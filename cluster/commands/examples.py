@@ -1,12 +1,16 @@
 """`seedbed data preview`, `judge` and `exercise`: examples, looked at and made."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cluster.commands.options import Json, RunOrStep
 from cluster.output import command, emit
+from seedbed.errors import UsageError
+
+if TYPE_CHECKING:
+    from training.rewards.judges import Judge
 
 
 @command
@@ -86,24 +90,38 @@ def judge(
     combine: Annotated[
         str, typer.Option(help="Of an ensemble: mean, worst, or penalised (mean less variance).")
     ] = "mean",
+    by: Annotated[
+        Path | None,
+        typer.Option(
+            "--judge", metavar="TOML", help="Judge by a language model: its url and model. Kept beside --out."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Answers are a function of it.")] = 0,
     json: Json = False,
 ) -> None:
-    """Sample answers of a run, and have a checker of Python, or reward models, prefer some to others.
+    """Sample answers of a run, and have a checker of Python, reward models or a language model prefer some.
 
     The prompts must be of examples with the plain template, as sft-demo's are. The rows are to be trained on:
     --as best is best-of-n, and with --at-least rejection sampling.
     """
     from training.rewards.comparisons import Sampling, compare
-    from training.rewards.judges import RewardModels
+    from training.rewards.judges import LanguageModel, RewardModels
     from training.rewards.scoring import RewardScorer
+    from training.rl.llm_judge import LlmJudge, judge_config
 
+    if reward and by:
+        raise UsageError("--reward and --judge both say who judges", "give one of them")
+    chosen: Judge | None = None
+    if reward:
+        chosen = RewardModels(RewardScorer(reward, how=combine))
+    elif by:
+        chosen = LanguageModel(LlmJudge(judge_config(by), out.with_name(f"{out.name}.verdicts")))
     value = compare(
         run,
         out,
         Sampling(split, prompts, answers, temperature, seed, data),
         form=form,
-        judge=RewardModels(RewardScorer(reward, how=combine)) if reward else None,
+        judge=chosen,
         at_least=at_least,
     )
     emit(value, json=json, render=_judged)
@@ -122,6 +140,16 @@ def _judged(value: dict[str, Any]) -> str:
             f"{value['uses_arguments']:.3f} use their arguments, {value['right_length']:.3f} right length; "
             f"score {value['score']:.2f} of 4"
         )
+    elif "consistent" in value:
+        lines.append(
+            f"{value['judged']:,} comparisons: {value['consistent']:.3f} with one verdict in both orders, "
+            f"{value['failed']:,} without any ({value['not_judged']:,} prompts)"
+        )
+        if value["agreement"] is not None:
+            low, high = value["interval"]
+            lines.append(
+                f"agrees with the checker of Python: {value['agreement']:.3f} [{low:.3f}, {high:.3f}]"
+            )
     else:
         lines.append(
             f"{value['judged']:,} answers that ended: reward {value['score']:.3f}, deviation "

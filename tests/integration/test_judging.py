@@ -12,10 +12,12 @@ from data.examples.table import ExampleTable
 from data.shards import Dataset
 from seedbed.errors import DataError, UsageError
 from tests.integration.test_fine_tuning import data, lines, pretrained, recipe, sentence, trained
+from tests.llm_endpoint import endpoint_of, longer
 from training.checkpoint.models import load_model
 from training.rewards.comparisons import Sampling, _prompts, compare, sampled
-from training.rewards.judges import RewardModels
+from training.rewards.judges import LanguageModel, RewardModels
 from training.rewards.scoring import RewardScorer
+from training.rl.llm_judge import JudgeConfig, LlmJudge
 
 __all__ = ["data", "pretrained"]
 SAMPLING = Sampling(num_prompts=12, num_answers=4, temperature=1.0)
@@ -94,6 +96,21 @@ def test_rejection_keeps_what_is_good_enough(policy, rewards, tmp_path):
     with pytest.raises(DataError, match="good enough"):
         compare(policy, tmp_path / "none.jsonl", SAMPLING, form="best", judge=judge, at_least=1e9)
     assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_a_language_model_labels_comparisons(policy, tmp_path):
+    """Every answer against every other; and prompts that it did not answer for are counted, and no rows."""
+    with endpoint_of(longer) as server:
+        judge = LanguageModel(LlmJudge(JudgeConfig(server.url, "m", num_tries=1)))
+        told = compare(policy, tmp_path / "pairs.jsonl", SAMPLING, judge=judge)
+        rows = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
+        assert all(len(row["chosen"]) > len(row["rejected"]) for row in rows)
+        assert told["rows"] == len(rows) > 0
+        assert (told["consistent"], told["failed"], told["not_judged"]) == (1.0, 0, 0)
+        server.faults = [400]
+        judge = LanguageModel(LlmJudge(JudgeConfig(server.url, "m", num_tries=1, at_once=1)))
+        some = compare(policy, tmp_path / "some.jsonl", SAMPLING, judge=judge)
+        assert (some["failed"], some["not_judged"], some["rows"]) == (1, 1, told["rows"] - 1)
 
 
 def test_comparisons_by_a_reward_model_are_pairs(policy, rewards, tmp_path):

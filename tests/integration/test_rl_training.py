@@ -12,6 +12,7 @@ from data.build import build_dataset
 from data.config import DataConfig
 from evals.report.page import write_report
 from seedbed.errors import ConfigError, TrainingError, UsageError
+from tests.llm_endpoint import endpoint_of, longer
 from tests.one_rank import train
 from training.checkpoint.layout import step_dir
 from training.checkpoint.reader import Checkpoint
@@ -266,6 +267,31 @@ def test_adapters_learn_from_rewards_under_a_critic(prepared, tmp_path, model):
     assert not step.names("critic/optimizer/blocks.0.attention.query.weight")
 
 
+def test_a_judge_and_tests_are_rewards(prepared, tmp_path):
+    """A judge behind an endpoint that prefers what is longer, and is not asked again; and asserts
+    in a sandbox, of which these prompts have none."""
+    with endpoint_of(longer) as server:
+        settings = tmp_path / "judge.toml"
+        settings.write_text(f'url = "{server.url}"\nmodel = "m"\npause_s = 0.01')
+        recipe = prepared.recipe("grpo", 4, f'rewards = ["judge:{settings}", "parses"]')
+        run = trained(tmp_path, recipe, "run", "checkpoint.every_steps=2", init_from=prepared.policy)
+        answers = [one for file in sorted((run / "rollouts").iterdir()) for one in read_rollouts(file)]
+        parts = [one.reward.parts[f"judge:{settings}"] for one in answers]
+        assert set(parts) <= {0.0, 0.5, 1.0}
+        assert len(set(parts)) > 1
+        asked, whole = len(server.seen), full_hash(run, 4)
+        again, _ = resume(run, [], from_step=2)
+        train(again, tmp_path / "again")
+        assert (len(server.seen), full_hash(run, 4)) == (asked, whole)
+    gone = prepared.recipe("grpo", 2, f'rewards = ["judge:{settings}"]\nretries = 0')
+    settings.write_text(settings.read_text() + "\nnum_tries = 1")
+    with pytest.raises(TrainingError, match=r"16 of 16 answers have no reward \(16 unreachable\)"):
+        trained(tmp_path, gone, "gone", init_from=prepared.policy)
+    no_tests = prepared.recipe("grpo", 2, 'rewards = ["tests"]')
+    with pytest.raises(TrainingError, match=r"16 malformed\), such as: no assert in the response"):
+        trained(tmp_path, no_tests, "tests", init_from=prepared.policy)
+
+
 def test_a_branch_goes_on_only_from_the_state_that_its_method_needs(prepared, tmp_path):
     recipe = prepared.recipe("grpo", 4, prepared.reward())
     run = trained(tmp_path, recipe, "run", init_from=prepared.policy)
@@ -286,6 +312,7 @@ ACCURATE = 'rl.rewards=["accuracy"]'
         ("grpo", [], "needs rewards"),
         ("grpo", ['rl.rewards=["acuracy"]'], '"acuracy" is none; there are accuracy'),
         ("grpo", ['rl.rewards=["lost.py:f"]'], r"there is no file .*lost\.py"),
+        ("grpo", ['rl.rewards=["judge:lost.toml"]'], r"lost\.toml cannot be read"),
         ("grpo", [ACCURATE, "rl.answers=1"], "compares answers to one prompt"),
         ("grpo", [ACCURATE, "rl.prompts=3"], "12 answers, and a step 8"),
         ("grpo", [ACCURATE, "rl.max_new_tokens=32"], "none of the .* leaves room"),

@@ -1,80 +1,22 @@
 """An LLM judge over a real local endpoint: both orders, a cache, retries, and failures that are no
 verdicts."""
 
-import json
-import threading
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
 import pytest
 
 from seedbed.errors import UsageError
+from tests.llm_endpoint import endpoint_of, longer
 from training.rl import llm_judge as judge_module
-from training.rl.llm_judge import JudgeConfig, LlmJudge, Pair, calibrated, preferences
-
-
-class Endpoint(ThreadingHTTPServer):
-    """Answers by `decide(first, second)`; `faults` are played before."""
-
-    def __init__(self, decide):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.decide, self.faults, self.seen = decide, [], []
-        self.lock = threading.Lock()
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            self.server.seen.append((self.path, self.headers.get("Authorization"), body))
-            fault = self.server.faults.pop(0) if self.server.faults else None
-        if isinstance(fault, int):
-            self.send_error(fault)
-            return
-        if fault == "silent":
-            time.sleep(1)
-        if fault == "broken":
-            self.send_response(200)
-            self.send_header("Content-Length", "500")
-            self.end_headers()
-            self.wfile.write(b"{}")
-            self.close_connection = True
-            return
-        text = body["messages"][0]["content"]
-        first = text.split("[Answer A]\n")[1].split("\n\n[Answer B]")[0]
-        second = text.split("[Answer B]\n")[1].split("\n\n")[0]
-        content = fault if fault is not None else f"Verdict: {self.server.decide(first, second)}"
-        value = {
-            "choices": [{"message": {"content": content}}],
-            "usage": {"prompt_tokens": 10, "completion_tokens": 3},
-        }
-        payload = json.dumps(value).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(payload)))
-        self.end_headers()
-        self.wfile.write(payload)
-
-    def log_message(self, *_):
-        """Say nothing."""
-
-
-def longer(first, second):
-    return "A" if len(first) > len(second) else "B"
+from training.rl.llm_judge import JudgeConfig, LlmJudge, Pair, calibrated, judge_config, preferences
 
 
 @pytest.fixture
 def endpoint():
-    server = Endpoint(longer)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with endpoint_of(longer) as server:
+        yield server
 
 
 def judge(server, cache=None, **settings):
-    url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    return LlmJudge(JudgeConfig(url, "a-judge", pause_s=0.01, timeout_s=5.0, **settings), cache)
+    return LlmJudge(JudgeConfig(server.url, "a-judge", pause_s=0.01, timeout_s=5.0, **settings), cache)
 
 
 PAIRS = [Pair("Say it.", "short", "a long answer"), Pair("Say it.", "the longest of all", "brief")]
@@ -182,3 +124,20 @@ def test_labels_of_a_judge_are_comparisons(endpoint):
     rows, left_out = preferences(judge(endpoint), [*PAIRS, Pair("p", "same", "size")])
     assert rows[0] == {"prompt": "Say it.", "chosen": "a long answer", "rejected": "short"}
     assert (len(rows), left_out) == (2, {"tie": 1, "inconsistent": 0})
+
+
+def test_settings_of_a_judge_are_read_or_refused(tmp_path):
+    path = tmp_path / "judge.toml"
+    path.write_text('url = "http://127.0.0.1:1/v1"\nmodel = "m"\nnum_tries = 2\ntimeout_s = 3')
+    assert judge_config(path) == JudgeConfig("http://127.0.0.1:1/v1", "m", num_tries=2, timeout_s=3)
+    for text, words in (
+        ('url = "http://x"\nmodle = "m"', "did you mean 'model'"),
+        ('url = "http://x"\nmodel = 1', "model = 1 is of another type"),
+        ('url = "http://x"', "needs model"),
+        ("url = ", "cannot be read"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UsageError, match=words):
+            judge_config(path)
+    with pytest.raises(UsageError, match="cannot be read"):
+        judge_config(tmp_path / "none.toml")

@@ -76,6 +76,21 @@ def test_tests_of_code_are_passed_or_not():
     assert rules.unit_tests("def double(x", ["assert double(2) == 4"]).total == 0
 
 
+def test_tests_are_the_asserts_of_a_response_and_code_is_its_block_or_goes_on_from_the_prompt():
+    response = "import math\nassert half(4) == 2\nx = math.inf\nassert half(x) == x"
+    source, tests = rules.tests_of("def half(x):\n", "    return x / 2\n", response)
+    assert source == "def half(x):\n    return x / 2\n"
+    assert tests == [
+        "import math\nassert half(4) == 2",
+        "import math\nx = math.inf\nassert half(x) == x",
+    ]
+    assert rules.unit_tests(source, tests).total == 1.0
+    block = "So:\n```python\ndef half(x):\n    return x // 2\n```\nThat is all."
+    source, tests = rules.tests_of("Write half.", block, response)
+    assert rules.unit_tests(source, tests).total == 0.5
+    assert rules.tests_of("p", "a", "no python here")[1] == []
+
+
 @pytest.mark.parametrize(
     ("source", "end"),
     [

@@ -29,7 +29,7 @@ from seedbed.files import write_atomic
 from seedbed.progress import Progress
 from seedbed.randomness import seed64
 from training.checkpoint.models import LoadedModel, load_model
-from training.rewards.judges import Answer, Judge, PythonChecker, RewardModels
+from training.rewards.judges import Answer, Judge, LanguageModel, PythonChecker, RewardModels
 
 FORMS = ("preference", "ranking", "best")
 AT_ONCE = 256
@@ -61,7 +61,7 @@ def compare(
 
     The prompts must be of a dataset with data.template = "plain"; without a judge, the checker of Python
     scores, and data.format must be "python-functions". Prompts whose answers are all as good, or of
-    which none scores `at_least` so much, are left out and counted.
+    which none scores `at_least` so much, are left out and counted, as are those that no judge answered for.
     """
     if form not in FORMS or sampling.num_answers < 1 + (form != "best"):
         raise UsageError(
@@ -73,13 +73,16 @@ def compare(
     judge = judge or PythonChecker()
     table = ExampleTable.of(dataset, sampling.split)
     chosen, num_too_long = _prompts(table, loaded.config.model.context, sampling)
-    rows, num_left_out, num_answers, num_cut = [], 0, 0, 0
+    rows, num_left_out, num_failed, num_answers, num_cut = [], 0, 0, 0, 0
     with Progress("answers", len(chosen) * sampling.num_answers) as bar:
         for number, answers in _answers(loaded, dataset, table, chosen, sampling):
             # One that was cut would be trained on as if it ended there.
             whole = [answer for answer in answers if answer.ended and answer.text.strip()]
-            found = zip(whole, judge.scores(whole), strict=True) if whole else ()
-            scores = {answer.text: score for answer, score in found}
+            found = judge.scores(whole) if whole else []
+            num_failed += found is None
+            scores = {
+                answer.text: score for answer, score in zip(whole, found or [], strict=found is not None)
+            }
             num_cut += sum(not answer.ended for answer in answers)
             row = _row(f"{sampling.split}:{number}", answers[0].prompt, scores, form, at_least)
             rows += [row] if row else []
@@ -97,6 +100,7 @@ def compare(
         "form": form,
         "rows": len(rows),
         "left_out": num_left_out,
+        "not_judged": num_failed,
     }
     counts |= {"too_long": num_too_long, "answers": num_answers, "cut": num_cut}
     return counts | judge.summary()
@@ -135,10 +139,12 @@ def _plain_dataset(loaded: LoadedModel, data: str) -> Dataset:
 
 def _dataset(loaded: LoadedModel, judge: Judge | None, data: str) -> Dataset:
     dataset = _plain_dataset(loaded, data)
+    if isinstance(judge, LanguageModel):
+        judge.has_gold = format_of(dataset) == "python-functions"
     if judge is None and format_of(dataset) != "python-functions":
         raise UsageError(
             f"{dataset.location.root} does not hold Python functions, which is all that the checker knows",
-            "name reward models with --reward; or give a dataset of functions (--data)",
+            "name reward models with --reward, or a --judge; or give a dataset of functions (--data)",
         )
     if (
         isinstance(judge, RewardModels)

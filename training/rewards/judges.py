@@ -1,13 +1,17 @@
-"""Who says how good an answer is: a checker of Python, or reward models."""
+"""Who says how good an answer is: a checker of Python, reward models, or a language model."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import asdict
+from itertools import combinations
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.rewards.python_checker import Verdict, check
 from training.rewards.scoring import RewardScorer
+from training.rl.llm_judge import Choice, LlmJudge, Pair, agreement
+from training.rl.llm_judge import Verdict as Preference
 
 
 class Answer(NamedTuple):
@@ -25,9 +29,10 @@ class Answer(NamedTuple):
 class Judge(Protocol):
     """Scores answers, the more the better, and sums up what it saw."""
 
-    def scores(self, answers: Sequence[Answer]) -> list[float]: ...
+    def scores(self, answers: Sequence[Answer]) -> list[float] | None:
+        """Of the answers to one prompt; None when they could not be found out."""
 
-    def summary(self) -> dict[str, float]: ...
+    def summary(self) -> dict[str, Any]: ...
 
 
 class PythonChecker:
@@ -68,3 +73,43 @@ class RewardModels:
         scores = self._scores or [0.0]
         judged = len(self._scores)
         return {"judged": judged, "score": float(np.mean(scores)), "deviation": float(np.std(scores))}
+
+
+class LanguageModel:
+    """A model behind an endpoint, which compares each answer with each other to its prompt (Bai et al. 2022,
+    RLAIF): a score is the share of its comparisons that an answer wins, a tie half.
+
+    Where the checker of Python knows better, the judge is measured by it.
+    """
+
+    def __init__(self, judge: LlmJudge, *, has_gold: bool = False) -> None:
+        self.judge, self.has_gold = judge, has_gold
+        self._verdicts: list[Preference] = []
+        self._gold: list[Choice] = []
+
+    def scores(self, answers: Sequence[Answer]) -> list[float] | None:
+        places = list(combinations(range(len(answers)), 2))
+        verdicts = self.judge.verdicts(
+            [Pair(answers[a].prompt, answers[a].text, answers[b].text) for a, b in places]
+        )
+        self._verdicts += verdicts
+        if self.has_gold:
+            gold = [check(one.prompt, one.text, one.written, ended=one.ended).score for one in answers]
+            self._gold += [_choice(gold[a], gold[b]) for a, b in places]
+        if any(verdict.failure for verdict in verdicts):
+            return None
+        wins = [0.0] * len(answers)
+        for (a, b), verdict in zip(places, verdicts, strict=True):
+            wins[a] += {"first": 1.0, "tie": 0.5}.get(str(verdict.choice), 0.0)
+            wins[b] += {"second": 1.0, "tie": 0.5}.get(str(verdict.choice), 0.0)
+        return [won / max(1, len(answers) - 1) for won in wins]
+
+    def summary(self) -> dict[str, Any]:
+        """`judged` comparisons; see `agreement` for the others."""
+        known = self._gold if self.has_gold else ["tie"] * len(self._verdicts)
+        found = agreement(self._verdicts, known)  # type: ignore[arg-type]
+        return {"judged": len(self._verdicts), **found, "usage": asdict(self.judge.usage)}
+
+
+def _choice(first: float, second: float) -> Choice:
+    return "tie" if first == second else "first" if first > second else "second"

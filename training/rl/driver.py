@@ -39,7 +39,7 @@ from training.rl.invariants import (
     check_reference,
     check_rollouts,
 )
-from training.rl.judging import Judge, Judged
+from training.rl.judging import Judge
 from training.rl.kl import ESTIMATORS, KlController
 from training.rl.losses import importance
 from training.rl.objectives import RolloutObjective, token_log_probs
@@ -47,6 +47,7 @@ from training.rl.outcomes import failures
 from training.rl.rollouts import Rollout, RolloutTensors, keep_newest, tensors_of
 from training.rl.scores import RewardMoments, summary
 from training.rl.settings import ALGORITHMS
+from training.rl.sources import Judged
 from training.rl.weights import Clock, same_on_all_ranks
 from training.rl.workers import Policy, Reference
 from training.state import TrainState
@@ -74,9 +75,10 @@ class Reinforcement:
         self.policy = Policy(trainer.engine, self.config, self.settings.temperature)
         self.reference = self._reference()
         self.critic = CriticTrainer(trainer) if self.algorithm.has_critic else None
-        self.judge = Judge(self.settings, trainer.tokenizer, self.task.end_ids, group)
+        verdicts = trainer.run.path / "judge"
+        self.judge = Judge(self.settings, group, verdicts)
         gold = self.settings.model_copy(update={"rewards": self.settings.gold, "weights": ()})
-        self.gold = Judge(gold, trainer.tokenizer, self.task.end_ids, group) if gold.rewards else None
+        self.gold = Judge(gold, group, verdicts) if gold.rewards else None
         self.kl = KlController(self.settings.kl, self.settings.kl_target or None, self.settings.kl_horizon)
         self.moments = RewardMoments()
         self.bands = replace(Bands.of(self.config.engine.precision), kl=self.settings.max_kl or math.inf)
@@ -213,7 +215,7 @@ class Reinforcement:
                 sequence = self._sequence(self._iteration, one.number)
                 prompt = self.trainer.tokenizer.decode(self.task.prompt(sequence))
                 examples[one.number] = prompt, self.task.response_text(sequence)
-        return [Judged(one, *examples[one.number]) for one in rollouts]
+        return [Judged(one, self.task.text(one), *examples[one.number]) for one in rollouts]
 
     def _judged(self, rollouts: list[Rollout]) -> list[Rollout]:
         asked = self._with_examples(rollouts)

@@ -6,18 +6,20 @@ was asked is kept in a cache, by all that the answer depends on. An endpoint tha
 nonsense is asked again, with pauses that double; after that the pair has a failure, and no verdict.
 """
 
+import difflib
 import http.client
 import json
 import os
 import re
 import threading
 import time
+import tomllib
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,6 +77,27 @@ class JudgeConfig:
         return self.url.startswith("https://") or host in ("localhost", "::1") or host.startswith("127.")
 
 
+def judge_config(path: Path) -> JudgeConfig:
+    """The table of a TOML file. Raises UsageError that names the file and the key."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as a judge's settings: {error}", "mend it") from None
+    types = {"timeout_s": (int, float), "pause_s": (int, float), "num_tries": (int,), "at_once": (int,)}
+    names = [one.name for one in fields(JudgeConfig)]
+    for key, value in table.items():
+        if key not in names:
+            near = difflib.get_close_matches(key, names, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+            raise UsageError(f"{path}: a judge has no setting {key!r}", hint)
+        if not isinstance(value, types.get(key, (str,))) or isinstance(value, bool):
+            raise UsageError(f"{path}: {key} = {value!r} is of another type", "give text, or a number")
+    for key in ("url", "model"):
+        if key not in table:
+            raise UsageError(f"{path}: a judge needs {key}", 'such as url = "http://127.0.0.1:8000/v1"')
+    return JudgeConfig(**table)
+
+
 @dataclass(frozen=True)
 class Pair:
     """Two answers to a prompt."""
@@ -116,11 +139,12 @@ class _Failed(Exception):
 class LlmJudge:
     """Asks for verdicts, several at once; `cache` is a file of JSON Lines that grows."""
 
-    def __init__(self, config: JudgeConfig, cache: Path | None = None) -> None:
+    def __init__(self, config: JudgeConfig, cache: Path | None = None, others: Sequence[Path] = ()) -> None:
+        """`others` are caches that are read and not written."""
         self.config, self.usage = config, Usage()
         self._lock = threading.Lock()
         self._cache_path = cache
-        rows = read_lines(cache) if cache is not None and cache.exists() else []
+        rows = [row for path in {*others, *filter(None, [cache])} for row in read_lines(path)]
         self._cache: dict[str, str] = {row["key"]: row["choice"] for row in rows if "key" in row}
 
     def verdicts(self, pairs: Sequence[Pair]) -> list[Verdict]:
@@ -229,12 +253,16 @@ def _settled(forward: Choice | _Failed, backward: Choice | _Failed) -> Verdict:
 
 
 def calibrated(judge: LlmJudge, pairs: Sequence[Pair], gold: Sequence[Choice]) -> dict[str, Any]:
-    """How far a judge can be trusted, on pairs of which the right choice is known.
+    """`agreement` on pairs of which the right choice is known, with "usage": what asking cost."""
+    return agreement(judge.verdicts(pairs), gold) | {"usage": asdict(judge.usage)}
 
-    {"agreement": of the verdicts that are no tie, "interval", "decided": their share, "consistent": share of
-    pairs with one verdict in both orders, "failed", "usage"}.
+
+def agreement(verdicts: Sequence[Verdict], gold: Sequence[Choice]) -> dict[str, Any]:
+    """How far a judge can be trusted.
+
+    {"agreement": with gold, of the verdicts where neither is a tie, "interval", "decided": their share,
+    "consistent": share of pairs with one verdict in both orders, "failed"}.
     """
-    verdicts = judge.verdicts(pairs)
     answered = [(v, g) for v, g in zip(verdicts, gold, strict=True) if not v.failure]
     decided = [(v, g) for v, g in answered if v.choice != "tie" and g != "tie"]
     right = sum(v.choice == g for v, g in decided)
@@ -246,7 +274,6 @@ def calibrated(judge: LlmJudge, pairs: Sequence[Pair], gold: Sequence[Choice]) -
         "decided": len(decided) / count,
         "consistent": sum(v.is_consistent for v, _ in answered) / count,
         "failed": len(verdicts) - len(answered),
-        "usage": asdict(judge.usage),
     }
 
 

@@ -54,6 +54,30 @@ def parses(source: str) -> float:
     return 1.0
 
 
+_BLOCK = re.compile(r"```(?:python|py)?\n(.*?)```", re.DOTALL)
+
+
+def tests_of(prompt: str, answer: str, response: str) -> tuple[str, list[str]]:
+    """(the code that is tested, the tests): a test is one assert of a response with what stands before it.
+
+    The code is the answer's last fenced block, or, without one, the answer as it continues the prompt. There
+    are no tests in a response that is no Python.
+    """
+    blocks = _BLOCK.findall(answer)
+    try:
+        statements = ast.parse(response).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        statements = []
+    before: list[str] = []
+    tests = []
+    for statement in statements:
+        if isinstance(statement, ast.Assert):
+            tests.append("\n".join([*before, ast.unparse(statement)]))
+        else:
+            before.append(ast.unparse(statement))
+    return (blocks[-1] if blocks else prompt + answer), tests
+
+
 def unit_tests(source: str, tests: Sequence[str], limits: Limits = Limits()) -> Reward:
     """The share of tests (statements, such as asserts) that pass, each after the source in a sandbox of its
     own.

@@ -11,10 +11,12 @@ from pydantic import Field, model_validator
 
 from training.sections import PLACEMENT, Section
 
-BUILT_IN = ("accuracy", "format", "parses", "python")
+BUILT_IN = ("accuracy", "format", "parses", "python", "tests")
 """Rewards that need no file: see `RlConfig.rewards`."""
 MODEL = "model:"
 """What a reward begins with that is a reward model's."""
+JUDGE = "judge:"
+"""And with that is a language model's, behind an endpoint."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,9 @@ class RlConfig(Section):
     rewards: tuple[str, ...] = Field((), strict=False)
     """What an answer is worth: the sum of "accuracy" (the dataset's response, as text or as the number it
     ends with), "format" (<think> and <answer>), "parses" (as Python), "python" (the checker of functions, 0
-    to 4), "model:RUN" (a reward model; several are an ensemble), or "FILE.py:function" and
+    to 4), "tests" (the share of the asserts in the dataset's response that pass, each in a sandbox),
+    "model:RUN" (a reward model; several are an ensemble), "judge:FILE.toml" (a language model that compares
+    with the dataset's response; the file has its url and model), or "FILE.py:function" and
     "package.module:function" (prompts, answers, rows -> numbers, in a process of its own)."""
     weights: tuple[float, ...] = Field((), strict=False)
     """What each of `rewards` is multiplied by; none: all by 1."""
@@ -78,7 +82,7 @@ class RlConfig(Section):
     combine: Literal["mean", "worst", "penalised"] = "mean"
     """How several reward models judge together."""
     reward_timeout_s: float = Field(10.0, gt=0, json_schema_extra=PLACEMENT)
-    """For a reward function, for each answer."""
+    """For a reward function, for each answer, and for each test in a sandbox."""
     retries: int = Field(1, ge=0)
     """How often a reward is asked for again that could not be found out; then the answer is left out."""
     max_failures: float = Field(0.5, ge=0, le=1)
@@ -149,8 +153,8 @@ class RlConfig(Section):
         for reward in (*self.rewards, *self.gold):
             if reward not in BUILT_IN and ":" not in reward:
                 raise ValueError(
-                    f'rl.rewards: "{reward}" is none; there are {", ".join(BUILT_IN)}, "model:RUN" and '
-                    '"FILE.py:function"'
+                    f'rl.rewards: "{reward}" is none; there are {", ".join(BUILT_IN)}, "model:RUN", '
+                    '"judge:FILE.toml" and "FILE.py:function"'
                 )
         pairs = zip(self.rewards, self.weights, strict=False)
         if len({weight for reward, weight in pairs if reward.startswith(MODEL)}) > 1:

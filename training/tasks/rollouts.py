@@ -18,6 +18,7 @@ from training.config import Config
 from training.objectives import Objective
 from training.rl.buffer import Learned, LearnedBatch, RolloutStream, tensors
 from training.rl.objectives import RolloutObjective
+from training.rl.rollouts import Rollout
 from training.rl.settings import ALGORITHMS, RlConfig
 from training.tasks.base import Datasets, Task
 from training.tasks.vocabulary import first, with_vocabulary
@@ -108,6 +109,11 @@ class RolloutTask(Task):
         """The tokens of the response that the dataset has."""
         begin, end = self.table.spans_of(sequence)[0].tolist()
         return tuple(self.table.tokens(sequence)[max(1, begin) : end].tolist())
+
+    def text(self, rollout: Rollout) -> str:
+        """What was answered, without the token that ends it."""
+        ended = rollout.ended and rollout.answer[-1] in self.end_ids
+        return self.tokenizer.decode(list(rollout.answer[:-1] if ended else rollout.answer))
 
     def response_text(self, sequence: int) -> str:
         """Without the token that ends it."""
