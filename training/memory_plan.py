@@ -270,9 +270,10 @@ def _learning(config: Config) -> int:
 
 
 def sequences_per_sample(config: Config) -> int:
-    """Two where answers are compared; of rankings, whose number of answers the data know, as if of pairs."""
+    """Two where answers are compared, or text is learned beside them; of rankings, whose number of answers
+    the data know, as if of pairs."""
     compares = config.objective.name in BY_SAMPLE or getattr(config.model, "head", "") == "reward"
-    return 2 if compares else 1
+    return 2 if compares or config.rl.ptx else 1
 
 
 def moments_of_rank(config: Config, num_shards: int, num_owners: int) -> int:

@@ -3,11 +3,13 @@
 import hashlib
 from pathlib import Path
 
+from data.examples.table import is_examples
+from data.mixture import check_same_tokenizer
 from data.shards import Dataset
 from seedbed.errors import ConfigError
 from seedbed.files import digest_of
 from training.checkpoint.layout import resolve
-from training.checkpoint.models import model_config_of
+from training.checkpoint.models import config_of, model_config_of
 from training.checkpoint.reader import Checkpoint
 from training.config import Config
 from training.first_weights import check_tokenizer, verified
@@ -40,8 +42,13 @@ def named_checkpoints(config: Config, dataset: Dataset) -> tuple[Config, dict[st
             hashes[f"rl.rewards.{number}.hash"] = digest_of([judge.model, judge.criterion])
         elif (file := rewards[-1].rpartition(":")[0]).endswith(".py"):
             hashes[f"rl.rewards.{number}.hash"] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    if config.rl.ptx_data:
+        text = _text(config.rl.ptx_data, dataset)
+        hashes["rl.ptx_data.hash"] = text.digest
     gold = tuple(_found(reward, dataset, config.model.context) for reward in config.rl.gold)
     rl = config.rl.model_copy(update={"rewards": tuple(rewards), "gold": gold})
+    if config.rl.ptx_data:
+        rl = rl.model_copy(update={"ptx_data": text.location.absolute})
     return config.model_copy(update={"rl": rl}), hashes
 
 
@@ -57,6 +64,16 @@ def _found(reward: str, dataset: Dataset, context: int) -> str:
             f"give a reward model with as large a context, or set model.context = {reads}",
         )
     return f"{MODEL}{checkpoint.path}"
+
+
+def _text(named: str, dataset: Dataset) -> Dataset:
+    """The dataset of texts that is named, or that a run which is named was trained on."""
+    is_run = (Path(named) / "config.toml").is_file()
+    found = Dataset.open(config_of(Path(named)).data.path if is_run else named)
+    if is_examples(found):
+        raise ConfigError(f"rl.ptx_data: {found.location} holds examples", "give a dataset of texts")
+    check_same_tokenizer({"data": dataset, "rl.ptx_data": found})
+    return found
 
 
 def _sound(named: str, dataset: Dataset) -> Checkpoint:

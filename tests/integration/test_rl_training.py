@@ -1,5 +1,6 @@
 """Policies that learn from rewards of their own answers: real runs of small models."""
 
+import functools
 import json
 import math
 from pathlib import Path
@@ -10,14 +11,17 @@ import torch
 
 from data.build import build_dataset
 from data.config import DataConfig
+from data.shards import Dataset
 from evals.report.page import write_report
 from seedbed.errors import ConfigError, TrainingError, UsageError
 from tests.llm_endpoint import endpoint_of, longer
 from tests.one_rank import train
 from training.checkpoint.layout import step_dir
+from training.checkpoint.models import load_model
 from training.checkpoint.reader import Checkpoint
 from training.metrics import read_events, surviving_rows
 from training.prepare import fork, resume, start
+from training.rl.objectives import token_log_probs
 from training.rl.rollouts import read_rollouts
 
 RECIPE = """
@@ -85,7 +89,7 @@ class Prepared:
         ]
         (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         (folder / "text.txt").write_text("\n\n".join(row["prompt"] + row["response"] for row in rows) * 20)
-        text = build_dataset(
+        self.text = build_dataset(
             DataConfig(source=str(folder / "text.txt"), vocab_size=300, near_duplicate_threshold=0),
             folder / "text",
         )
@@ -94,7 +98,7 @@ class Prepared:
                 source=str(folder / "rows.jsonl"),
                 format="prompt-response",
                 template="plain",
-                tokenizer=str(text),
+                tokenizer=str(self.text),
                 near_duplicate_threshold=0,
                 holdout_fraction=0.1,
             ),
@@ -111,6 +115,10 @@ class Prepared:
         path = self.folder / f"{objective}.toml"
         path.write_text(RECIPE.format(data=self.data, objective=objective, steps=steps, rl=rl, engine=engine))
         return path
+
+    def everything(self, objective: str) -> str:
+        """Settings that all have a state, or a draw."""
+        return EVERYTHING[objective].replace("{text}", str(self.text))
 
     def reward(self, name: str = "vowels") -> str:
         return f'rewards = ["{self.folder}/rewards.py:{name}"]'
@@ -152,7 +160,8 @@ def test_every_method_makes_good_answers_likelier(prepared, tmp_path, objective)
 
 
 EVERYTHING = {
-    "ppo": "epochs = 2\nkl_target = 1.0\nkl_horizon = 50\nscale_rewards = true\ncritic_warmup = 1",
+    "ppo": "epochs = 2\nkl_target = 1.0\nkl_horizon = 50\nscale_rewards = true\ncritic_warmup = 1\n"
+    'ptx = 0.5\nptx_data = "{text}"',
     "grpo": "epochs = 2\ndrop_without_spread = true\nrefills = 2\nkl_target = 1.0\nkl_horizon = 50",
 }
 
@@ -161,7 +170,7 @@ EVERYTHING = {
 def test_a_run_goes_on_from_any_step_to_the_same_bits(prepared, tmp_path, objective):
     """In the middle of an iteration too: answers, critic, moments and coefficient are part of a step."""
     reward = prepared.reward("rare" if objective == "grpo" else "vowels")
-    recipe = prepared.recipe(objective, 10, reward + "\n" + EVERYTHING[objective])
+    recipe = prepared.recipe(objective, 10, reward + "\n" + prepared.everything(objective))
     settings = ("checkpoint.every_steps=1", "checkpoint.keep=99")
     run = trained(tmp_path, recipe, "run", *settings, init_from=prepared.policy)
     undisturbed = full_hash(run, 10)
@@ -185,7 +194,9 @@ def test_a_run_goes_on_from_any_step_to_the_same_bits(prepared, tmp_path, object
 )
 def test_ranks_change_nothing_in_exact_mode(prepared, tmp_path, seedbed_cli, objective, engine, ranks):
     """Answers, rewards and weights; and a run that is resized in the middle of an iteration."""
-    recipe = prepared.recipe(objective, 6, prepared.reward() + "\n" + EVERYTHING[objective], "exact = true")
+    recipe = prepared.recipe(
+        objective, 6, prepared.reward() + "\n" + prepared.everything(objective), "exact = true"
+    )
     small = ("batch.micro_batch_size=2", "checkpoint.every_steps=1", "checkpoint.keep=99")
     one = trained(tmp_path, recipe, "one", *small, "engine.name=ddp", init_from=prepared.policy)
     many = tmp_path / "many"
@@ -267,6 +278,31 @@ def test_adapters_learn_from_rewards_under_a_critic(prepared, tmp_path, model):
     assert not step.names("critic/optimizer/blocks.0.attention.query.weight")
 
 
+def test_what_was_pretrained_is_learned_beside_the_answers(prepared, tmp_path):
+    """The loss of the text is a mean over its own tokens, however the batch is cut up; and the policy keeps
+    more of it."""
+    first, known = {}, {}
+    for ptx, size in ((0.0, 4), (1.0, 4), (1.0, 2)):
+        text = f'\nptx = {ptx}\nptx_data = "{prepared.text}"' if ptx else ""
+        recipe = prepared.recipe("grpo", 40, prepared.reward() + "\nkl = 0.0" + text)
+        name = f"run-{ptx}-{size}"
+        run = trained(tmp_path, recipe, name, f"batch.micro_batch_size={size}", init_from=prepared.policy)
+        known[ptx, size] = _loss(run, prepared.text)
+        first[ptx, size], *_, last = rows(run, "train")
+        assert last.get("text_loss", 0) <= first[ptx, size].get("text_loss", 0)
+    for size in (4, 2):
+        row = first[1.0, size]
+        assert row["loss"] - row["text_loss"] == pytest.approx(first[0.0, 4]["loss"], abs=1e-5)
+    assert known[1.0, 4] < known[0.0, 4]
+
+
+def _loss(run: Path, dataset: Path) -> float:
+    loaded = load_model(run)
+    tokens = torch.from_numpy(Dataset.open(dataset).split("train").tokens(0, 33).astype(np.int64))[None]
+    with torch.no_grad():
+        return float(-token_log_probs(loaded.model, tokens)[0].mean())
+
+
 def test_a_judge_and_tests_are_rewards(prepared, tmp_path):
     """A judge behind an endpoint that prefers what is longer, and is not asked again; and asserts
     in a sandbox, of which these prompts have none."""
@@ -313,6 +349,8 @@ ACCURATE = 'rl.rewards=["accuracy"]'
         ("grpo", ['rl.rewards=["acuracy"]'], '"acuracy" is none; there are accuracy'),
         ("grpo", ['rl.rewards=["lost.py:f"]'], r"there is no file .*lost\.py"),
         ("grpo", ['rl.rewards=["judge:lost.toml"]'], r"lost\.toml cannot be read"),
+        ("grpo", [ACCURATE, "rl.ptx=1"], "rl.ptx and rl.ptx_data go together"),
+        ("grpo", [ACCURATE, "rl.ptx=1", "rl.ptx_data={data}"], "holds examples"),
         ("grpo", [ACCURATE, "rl.answers=1"], "compares answers to one prompt"),
         ("grpo", [ACCURATE, "rl.prompts=3"], "12 answers, and a step 8"),
         ("grpo", [ACCURATE, "rl.max_new_tokens=32"], "none of the .* leaves room"),
@@ -330,7 +368,8 @@ ACCURATE = 'rl.rewards=["accuracy"]'
 )
 def test_what_cannot_be_is_refused_before_anything_is_made(prepared, tmp_path, objective, settings, words):
     recipe = prepared.recipe(objective, 4)
-    sets = [setting.replace("{policy}", str(prepared.policy)) for setting in settings]
+    paths = {"{policy}": str(prepared.policy), "{data}": str(prepared.data)}
+    sets = [functools.reduce(lambda text, one: text.replace(*one), paths.items(), word) for word in settings]
     with pytest.raises((ConfigError, UsageError), match=words):
         start(str(recipe), sets, tmp_path / "run", prepared.policy)
     assert not (tmp_path / "run" / "config.toml").exists()

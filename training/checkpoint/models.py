@@ -44,9 +44,14 @@ class LoadedModel:
 
 def model_config_of(path: Path) -> AnyModelConfig:
     """What a run's newest step, or a given step, is a model of."""
+    return config_of(path).model
+
+
+def config_of(path: Path) -> Config:
+    """That of a run's newest step, or of a given step."""
     checkpoint = Checkpoint.open(resolve(path))
     text = checkpoint.read_file("config.toml").decode()
-    return make_config(parse_toml(text, "config.toml"), str(checkpoint.path / "config.toml")).model
+    return make_config(parse_toml(text, "config.toml"), str(checkpoint.path / "config.toml"))
 
 
 def load_model(path: Path, *, ema: bool = False) -> LoadedModel:

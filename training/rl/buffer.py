@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data.batches import Batch, Stream
 from data.order import Permutation
 from seedbed.randomness import seed64
 from training.checkpoint.reader import Checkpoint
@@ -72,6 +73,22 @@ class LearnedBatch:
         return len(self.tokens)
 
 
+@dataclass(frozen=True)
+class LearnedWithText(LearnedBatch):
+    """Answers, and a window of text beside each."""
+
+    text: NDArray[np.int64]
+    """[B, C] inputs."""
+    text_targets: NDArray[np.int64]
+    """[B, C]"""
+    text_weights: NDArray[np.float32]
+    """[B, C]"""
+
+    @classmethod
+    def of(cls, learned: LearnedBatch, text: Batch) -> "LearnedWithText":
+        return cls(**vars(learned), text=text.tokens, text_targets=text.targets, text_weights=text.weights)
+
+
 class Place(NamedTuple):
     """Where a data position is."""
 
@@ -84,8 +101,16 @@ class Place(NamedTuple):
 class RolloutStream:
     """The samples that the buffer has; it is filled as training comes to them."""
 
-    def __init__(self, settings: RlConfig, num_prompts: int, context: int, seed: int) -> None:
-        self.settings, self.context, self.seed = settings, context, seed
+    def __init__(
+        self,
+        settings: RlConfig,
+        num_prompts: int,
+        context: int,
+        seed: int,
+        text: Stream[Batch] | None = None,
+    ) -> None:
+        """`text` is read beside the answers."""
+        self.settings, self.context, self.seed, self.text = settings, context, seed, text
         self.per_iteration = settings.per_iteration * settings.epochs
         self.num_samples = max(1, num_prompts * settings.answers * settings.epochs)
         """Of a reading of all prompts."""
@@ -112,7 +137,8 @@ class RolloutStream:
         size = self.settings.per_iteration
         order = Permutation(size, seed64(self.seed, "rollout order", place.iteration, place.epoch))
         rows = order.many(np.arange(place.number, place.number + count))
-        return LearnedBatch(**{name: value[rows].numpy() for name, value in self._tensors()})
+        found = LearnedBatch(**{name: value[rows].numpy() for name, value in self._tensors()})
+        return LearnedWithText.of(found, self.text.batch(position, count)) if self.text else found
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         assert self.learned is not None

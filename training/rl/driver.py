@@ -44,6 +44,7 @@ from training.rl.kl import ESTIMATORS, KlController
 from training.rl.losses import importance
 from training.rl.objectives import RolloutObjective, token_log_probs
 from training.rl.outcomes import failures
+from training.rl.pretraining import answers_of
 from training.rl.rollouts import Rollout, RolloutTensors, keep_newest, tensors_of
 from training.rl.scores import RewardMoments, summary
 from training.rl.settings import ALGORITHMS
@@ -300,7 +301,7 @@ class Reinforcement:
     def _check_first(self, state: TrainState) -> None:
         """The trainer's forward of a micro-batch gives the log-probabilities that are taken as the old."""
         size = self.trainer.layout.micro_batch_size
-        batch: Learned = self.trainer.prepared(self.stream.batch(state.position, size))
+        batch = answers_of(self.trainer.prepared(self.stream.batch(state.position, size)))
 
         def computed(model: torch.nn.Module) -> Tensor:
             return token_log_probs(model, batch.tokens, self.settings.temperature)[0]
@@ -345,7 +346,7 @@ class Reinforcement:
         warmup = self.settings.critic_warmup if self.critic else 0
         return self.stream.place(state.position).iteration < warmup
 
-    def after(self, state: TrainState, batches: list[Learned], begun_at: int) -> dict[str, Any]:
+    def after(self, state: TrainState, batches: list[Any], begun_at: int) -> dict[str, Any]:
         """Once the policy has learned from the step's micro-batches: what else is learned and recorded.
 
         `begun_at` is where the step's data began; `state` may move to the next iteration.
@@ -359,7 +360,7 @@ class Reinforcement:
             if sums[2 * place + 1] and name != "loss"
         }
         if self.critic:
-            measured |= self.critic.learn(batches, state.step, begun_at)
+            measured |= self.critic.learn([answers_of(batch) for batch in batches], state.step, begun_at)
         moved = measured.get("approximate_kl", 0.0)
         if self.settings.stop_kl and moved > self.settings.stop_kl and not self.stream.begins(state.position):
             state.position += -state.position % self.stream.per_iteration

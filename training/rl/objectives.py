@@ -61,9 +61,14 @@ class ValueBatch(NamedTuple):
 
 def token_log_probs(model: nn.Module, tokens: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """([B, T] log-probability of each next token, [B, T, V] logits over the temperature), float32."""
-    logits_BTV = model(tokens[:, :-1]).float() / temperature
-    chosen_BT = logits_BTV.gather(-1, tokens[:, 1:, None]).squeeze(-1)
-    return chosen_BT - logits_BTV.logsumexp(-1), logits_BTV
+    return log_probs_of(model(tokens[:, :-1]).float(), tokens, temperature)
+
+
+def log_probs_of(logits_BTV: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """The same, of what a model gave for `tokens` [B, T + 1]."""
+    scaled_BTV = logits_BTV / temperature
+    chosen_BT = scaled_BTV.gather(-1, tokens[:, 1:, None]).squeeze(-1)
+    return chosen_BT - scaled_BTV.logsumexp(-1), scaled_BTV
 
 
 def token_values(model: nn.Module, tokens: Tensor) -> Tensor:
@@ -117,7 +122,10 @@ class PolicyObjective:
         return self._parts(model, batch)
 
     def _parts(self, model: nn.Module, batch: PolicyBatch) -> dict[str, LossSum]:
-        new_BT, logits_BTV = token_log_probs(model, batch.tokens, self.temperature)
+        return self.parts(*token_log_probs(model, batch.tokens, self.temperature), batch)
+
+    def parts(self, new_BT: Tensor, logits_BTV: Tensor, batch: PolicyBatch) -> dict[str, LossSum]:
+        """`scores`, of what `log_probs_of` gave."""
         # Where nothing was sampled, whatever stands there may be impossible.
         new_BT = torch.where(batch.mask, new_BT, 0.0)
         found = LOSSES[self.name](new_BT, batch.old, batch.advantages, batch.mask, self.clip)
@@ -135,6 +143,10 @@ class PolicyObjective:
             "approximate_kl": over_tokens(moved_BT.square() / 2, batch.mask),
             "entropy": over_tokens(entropies_BT.detach(), batch.mask),
         }
+
+    def weight(self, mask_BT: Tensor) -> Tensor:
+        """What the loss of a micro-batch weighs."""
+        return self._mean(torch.zeros(mask_BT.shape), mask_BT).weight
 
     def _mean(self, values_BT: Tensor, mask_BT: Tensor) -> LossSum:
         if self.mean == "tokens":
@@ -165,6 +177,21 @@ class ValueObjective:
         }
 
 
+def policy_objective(settings: RlConfig, algorithm: Algorithm) -> PolicyObjective:
+    estimator = "k3" if settings.kl_estimator == "auto" else settings.kl_estimator
+    in_loss = algorithm.kl_in == "loss" and settings.kl > 0
+    return PolicyObjective(
+        algorithm.loss,
+        ClipSettings(settings.clip_low, settings.clip_high, settings.dual_clip or None),
+        algorithm.mean,
+        max(2, settings.max_new_tokens),
+        settings.temperature,
+        settings.entropy,
+        settings.kl if in_loss else 0.0,
+        estimator if in_loss else "k3",
+    )
+
+
 class RolloutObjective:
     """A policy's objective over micro-batches of the buffer; what its losses are made of adds up in `seen`
     until it is taken."""
@@ -175,32 +202,18 @@ class RolloutObjective:
         self.policy = policy
         self.seen: dict[str, list[Tensor]] = {}
 
-    @classmethod
-    def of(cls, settings: RlConfig, algorithm: Algorithm) -> "RolloutObjective":
-        estimator = "k3" if settings.kl_estimator == "auto" else settings.kl_estimator
-        in_loss = algorithm.kl_in == "loss" and settings.kl > 0
-        return cls(
-            PolicyObjective(
-                algorithm.loss,
-                ClipSettings(settings.clip_low, settings.clip_high, settings.dual_clip or None),
-                algorithm.mean,
-                max(2, settings.max_new_tokens),
-                settings.temperature,
-                settings.entropy,
-                settings.kl if in_loss else 0.0,
-                estimator if in_loss else "k3",
-            )
-        )
-
     def set_kl(self, coefficient: float) -> None:
         """Of the divergence in the loss, from now on."""
         self.policy = replace(self.policy, kl=coefficient)
 
     def loss(self, model: nn.Module, batch: "Learned") -> LossSum:
-        parts = self.policy.scores(model, batch.for_policy())
+        return self._noted(self.policy.scores(model, batch.for_policy()))
+
+    def _noted(self, parts: dict[str, LossSum]) -> LossSum:
+        """The first, once all are among what was seen."""
         for name, part in parts.items():
             self.seen.setdefault(name, []).append(torch.stack([part.total.detach(), part.weight]))
-        return parts["loss"]
+        return next(iter(parts.values()))
 
     def scores(self, model: nn.Module, batch: "Learned") -> dict[str, LossSum]:
         return self.policy.scores(model, batch.for_policy())

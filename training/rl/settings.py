@@ -138,6 +138,11 @@ class RlConfig(Section):
     """For methods that compare: prompts whose answers are all worth the same are left out."""
     refills: int = Field(0, ge=0)
     """How often more prompts are asked in place of those left out."""
+    ptx: float = Field(0.0, ge=0)
+    """PPO-ptx: coefficient of the loss of text, of which a window is learned beside each answer, so that what
+    was pretrained is not forgotten (Ouyang et al. 2022)."""
+    ptx_data: str = Field("", json_schema_extra=PLACEMENT)
+    """That text: a dataset, or a run of which it is the data. It is identified by its hash."""
     importance: float = Field(2.0, ge=0)
     """Largest weight of a token that the generator's arithmetic made less likely than the trainer's; 0: all
     weigh 1."""
@@ -161,6 +166,8 @@ class RlConfig(Section):
             raise ValueError("rl.weights: reward models are one ensemble and have one weight")
         if self.kl_target and not self.kl:
             raise ValueError("rl.kl_target needs an rl.kl above 0 to begin with: it is multiplied")
+        if bool(self.ptx) != bool(self.ptx_data):
+            raise ValueError("rl.ptx and rl.ptx_data go together: a coefficient, and a dataset or a run")
         if self.refills and not self.drop_without_spread:
             raise ValueError("rl.refills does nothing without rl.drop_without_spread = true; leave it out")
         return self

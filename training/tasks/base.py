@@ -64,4 +64,10 @@ class Task(ABC):
 
 def each_tensor(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """A batch with `change` made to all of its tensors."""
-    return type(batch)(*(change(value) if isinstance(value, Tensor) else value for value in batch))
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return change(value)
+        return each_tensor(value, change) if hasattr(value, "_fields") else value
+
+    return type(batch)(*map(changed, batch))

@@ -17,7 +17,8 @@ from training.batch_layout import batch_layout
 from training.config import Config
 from training.objectives import Objective
 from training.rl.buffer import Learned, LearnedBatch, RolloutStream, tensors
-from training.rl.objectives import RolloutObjective
+from training.rl.objectives import RolloutObjective, policy_objective
+from training.rl.pretraining import LearnedWithText, PtxObjective, WithText, text_stream, with_text
 from training.rl.rollouts import Rollout
 from training.rl.settings import ALGORITHMS, RlConfig
 from training.tasks.base import Datasets, Task
@@ -45,7 +46,9 @@ class RolloutTask(Task):
         self.tokenizer = self.dataset.tokenizer()
         self.end_ids = self._end_ids()
         """Tokens that end an answer: that of texts, and what the template ends a turn with."""
-        self._stream = RolloutStream(config.rl, len(self.prompts), config.model.context, config.run.seed)
+        context, seed = config.model.context, config.run.seed
+        text = text_stream(config.rl.ptx_data, context, seed) if config.rl.ptx else None
+        self._stream = RolloutStream(config.rl, len(self.prompts), context, seed, text)
 
     def _fitting(self) -> NDArray[np.int64]:
         """The examples whose prompt leaves room for an answer."""
@@ -71,14 +74,17 @@ class RolloutTask(Task):
         return with_vocabulary(config.model, datasets)
 
     def objective(self, device: torch.device) -> Objective:
-        return RolloutObjective.of(self.config.rl, self.algorithm)
+        policy = policy_objective(self.config.rl, self.algorithm)
+        return PtxObjective(policy, self.config.rl.ptx) if self.config.rl.ptx else RolloutObjective(policy)
 
     def stream(self, split: Split, order: OrderConfig) -> RolloutStream:
         if split.name != "train":
             raise TooLittleData("a policy is not validated while it learns", "seedbed data judge asks it")
         return self._stream
 
-    def tensors(self, batch: LearnedBatch) -> Learned:
+    def tensors(self, batch: LearnedBatch) -> Learned | WithText:
+        if isinstance(batch, LearnedWithText):
+            return with_text(batch, policy_objective(self.config.rl, self.algorithm))
         return tensors(batch)
 
     def notices(self) -> list[str]:
