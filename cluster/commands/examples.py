@@ -105,26 +105,29 @@ def judge(
     --as best is best-of-n, and with --at-least rejection sampling.
     """
     from training.rewards.comparisons import Sampling, compare
+
+    value = compare(
+        run,
+        out,
+        Sampling(split, prompts, answers, temperature, seed, data),
+        form=form,
+        judge=_judge(reward or [], combine, by, out),
+        at_least=at_least,
+    )
+    emit(value, json=json, render=_judged)
+
+
+def _judge(reward: list[Path], combine: str, by: Path | None, out: Path) -> "Judge | None":
+    """Reward models, a language model whose verdicts stay beside `out`, or none: the checker of Python."""
     from training.rewards.judges import LanguageModel, RewardModels
     from training.rewards.scoring import RewardScorer
     from training.rl.llm_judge import LlmJudge, judge_config
 
     if reward and by:
         raise UsageError("--reward and --judge both say who judges", "give one of them")
-    chosen: Judge | None = None
-    if reward:
-        chosen = RewardModels(RewardScorer(reward, how=combine))
-    elif by:
-        chosen = LanguageModel(LlmJudge(judge_config(by), out.with_name(f"{out.name}.verdicts")))
-    value = compare(
-        run,
-        out,
-        Sampling(split, prompts, answers, temperature, seed, data),
-        form=form,
-        judge=chosen,
-        at_least=at_least,
-    )
-    emit(value, json=json, render=_judged)
+    if by:
+        return LanguageModel(LlmJudge(judge_config(by), out.with_name(f"{out.name}.verdicts")))
+    return RewardModels(RewardScorer(reward, how=combine)) if reward else None
 
 
 def _judged(value: dict[str, Any]) -> str:
