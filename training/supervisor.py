@@ -343,6 +343,9 @@ class Supervisor:
         environment = {"OMP_NUM_THREADS": str(threads_per_rank(engine)), "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
         if engine.device == "cpu":
             environment["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")
+            # Batches of many lengths leave a kernel for each, a gigabyte of them within minutes.
+            for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+                environment[name] = os.environ.get(name, "128")
         arguments = {
             "--run-dir": self.run.path,
             "--rank": rank,

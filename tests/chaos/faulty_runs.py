@@ -1,6 +1,6 @@
 """Runs of `seedbed train` whose workers have faults, started as a user would, in a process of their own.
 
-python faulty_runs.py RUN_DIR FAULTS [--resume] [SETTING ...]
+python faulty_runs.py RUN_DIR FAULTS [--resume | --recipe FILE INIT_FROM] [SETTING ...]
 """
 
 import json
@@ -20,10 +20,18 @@ SETTINGS = {
 
 
 def start(
-    run: Path, faults: list[dict[str, Any]], *, resume: bool = False, **changes: Any
+    run: Path,
+    faults: list[dict[str, Any]],
+    *,
+    resume: bool = False,
+    recipe: tuple[Path, Path] | None = None,
+    **changes: Any,
 ) -> subprocess.Popen[str]:
-    """A run of `SETTINGS`, changed (`guards__window=8`)."""
-    settings = {**({} if resume else SETTINGS), **{k.replace("__", "."): v for k, v in changes.items()}}
+    """A run of `SETTINGS`, or of a recipe and the weights to begin with, changed (`guards__window=8`)."""
+    settings = {
+        **({} if resume or recipe else SETTINGS),
+        **{k.replace("__", "."): v for k, v in changes.items()},
+    }
     assignments = [f"{name}={value}" for name, value in settings.items()]
     command = [
         sys.executable,
@@ -32,6 +40,7 @@ def start(
         str(run),
         json.dumps(faults),
         *["--resume"] * resume,
+        *(["--recipe", *map(str, recipe)] if recipe else []),
         *assignments,
     ]
     return subprocess.Popen(
@@ -75,6 +84,8 @@ def main() -> None:
         if assignments[:1] == ["--resume"]:
             run, _ = prepare.resume(run_path, assignments[1:])
             run.begin_session()
+        elif assignments[:1] == ["--recipe"]:
+            run, _ = prepare.start(assignments[1], assignments[3:], run_path, Path(assignments[2]))
         else:
             run, _ = prepare.start("gpt-demo", assignments, run_path)
         with mirrored(run):

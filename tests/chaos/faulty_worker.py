@@ -4,6 +4,7 @@ It is a JSON list of {kind, rank, step} and what `HAPPENS` needs; `attempt` limi
 """
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -111,17 +112,42 @@ def fault_the_save_path(rank: int) -> None:
 
         return called
 
-    def kill_once(fault: dict[str, Any]) -> None:
-        if fault not in FAULTS:
-            return
-        # Else every attempt would die of it.
-        mark = Path(argument("--run-dir"), "logs", f"fired-{FAULTS.index(fault)}")
-        if not mark.exists():
-            mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-
     for name in SAVE_PATH:
         setattr(writer, name, deadly(name))
+
+
+def kill_once(fault: dict[str, Any]) -> None:
+    """If it is one of the faults: else every attempt would die of it."""
+    if fault not in FAULTS:
+        return
+    mark = Path(argument("--run-dir"), "logs", f"fired-{FAULTS.index(fault)}")
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fault_calls(rank: int) -> None:
+    """Have the worker killed at a call: {kind: call, rank, call: "module:Class.method", number, when}."""
+
+    def deadly(call: Callable[..., Any], name: str) -> Callable[..., Any]:
+        made = 0
+
+        def called(*given: Any, **named: Any) -> Any:
+            nonlocal made
+            made += 1
+            here = {"kind": "call", "rank": rank, "call": name, "number": made}
+            kill_once({**here, "when": "before"})
+            result = call(*given, **named)
+            kill_once({**here, "when": "after"})
+            return result
+
+        return called
+
+    for name in {fault["call"] for fault in FAULTS if fault["kind"] == "call"}:
+        module, _, path = name.partition(":")
+        owner, method = path.split(".")
+        found = getattr(importlib.import_module(module), owner)
+        setattr(found, method, deadly(getattr(found, method), name))
 
 
 def misload(rank: int) -> None:
@@ -163,7 +189,7 @@ def main() -> int:
     def faulty_step(self: Trainer, state: Any) -> bool:
         with contextlib.ExitStack() as stack:
             for fault in FAULTS:
-                if fault["kind"] in ("save", "misload"):
+                if fault["kind"] in ("save", "misload", "call"):
                     continue
                 here = fault["rank"] in (self.group.rank, "all") and fault["step"] == state.step + 1
                 if here and fault.get("attempt", self.recorder.attempt) == self.recorder.attempt:
@@ -171,6 +197,7 @@ def main() -> int:
             return train_step(self, state)
 
     fault_the_save_path(int(argument("--rank")))
+    fault_calls(int(argument("--rank")))
     misload(int(argument("--rank")))
     Trainer.train_step = faulty_step  # type: ignore[method-assign]
     return worker.main()
