@@ -14,7 +14,9 @@ import pytest
 from cluster.ray_local import processes_of
 from cluster.watch import run_status
 from tests.cluster_runs import LocalCluster, assignments, state_hash, supervisors, trained_twice
+from tests.integration.test_rl_training import Prepared, trained
 from training.metrics import read_events
+from training.rl.rollouts import read_rollouts
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -221,3 +223,26 @@ def test_who_does_not_see_the_directory_asks_the_controller(cluster, first, tmp_
     state, num_lines = json.loads(told.stdout)
     own = cluster("logs", path, "--json").stdout.splitlines()
     assert (state, num_lines) == ("finished", len(own))
+
+
+@pytest.mark.long
+def test_what_learns_from_rewards_is_the_same_wherever_its_workers_are(cluster, tmp_path):
+    """In this process, in processes of this machine, on Ray: other answers would be other rewards."""
+    prepared = Prepared(tmp_path)
+    recipe = prepared.recipe("ppo", 6, f"{prepared.reward()}\n{prepared.everything('ppo')}", "exact = true")
+    begun = (str(recipe), "--init-from", str(prepared.policy))
+    here = trained(tmp_path, recipe, "here", "engine.name=ddp", init_from=prepared.policy)
+    ranks = ("--set", "engine.num_ranks=2", "--set", "engine.name=ddp")
+    local, ray = (cluster.folder / "runs" / name for name in ("rl-local", "rl-ray"))
+    outcome = cluster("train", *begun, "--run-dir", str(local), *ranks)
+    assert outcome.code == 0, outcome.stderr
+    outcome = cluster("submit", *begun, "--run-dir", str(ray), *ranks)
+    assert outcome.code == 0, outcome.stderr
+    cluster.finish(ray)
+    assert state_hash(here) == state_hash(local) == state_hash(ray)
+    files = [sorted((run / "rollouts").iterdir()) for run in (here, local, ray)]
+    assert len(files[0]) == 2
+    for answered in zip(*files, strict=True):
+        answers = [read_rollouts(file) for file in answered]
+        assert answers[0] == answers[1] == answers[2]
+        assert all(one.reward and one.reward.parts for one in answers[0])
