@@ -162,7 +162,8 @@ def test_every_method_makes_good_answers_likelier(prepared, tmp_path, objective)
 EVERYTHING = {
     "ppo": "epochs = 2\nkl_target = 1.0\nkl_horizon = 50\nscale_rewards = true\ncritic_warmup = 1\n"
     'ptx = 0.5\nptx_data = "{text}"',
-    "grpo": "epochs = 2\ndrop_without_spread = true\nrefills = 2\nkl_target = 1.0\nkl_horizon = 50",
+    "grpo": "epochs = 2\ndrop_without_spread = true\nrefills = 2\nkl_target = 1.0\nkl_horizon = 50\n"
+    "staleness = 1",
 }
 
 
@@ -276,6 +277,29 @@ def test_adapters_learn_from_rewards_under_a_critic(prepared, tmp_path, model):
     step = Checkpoint.open(step_dir(run, 4))
     assert step.names("critic/model/blocks.0.attention.query.lora_A")
     assert not step.names("critic/optimizer/blocks.0.attention.query.weight")
+
+
+def test_answers_are_as_old_as_they_are_said_to_be(prepared, tmp_path):
+    """Those of an iteration are of the weights of the one before, and are learned from all the same; a run
+    without staleness is told from one that has it by nothing else at its beginning."""
+    runs = {}
+    for staleness in (0, 1, 2):
+        settings = f"\nkl = 0.01\nkeep_rollouts = 99\nstaleness = {staleness}"
+        recipe = prepared.recipe("grpo", 60, prepared.reward() + settings)
+        run = runs[staleness] = trained(tmp_path, recipe, f"run-{staleness}", init_from=prepared.policy)
+        rewards = [row["reward"] for row in rows(run, "rollouts")]
+        assert np.mean(rewards[-6:]) > np.mean(rewards[:6]) + 0.1, rewards
+        answers = [read_rollouts(file) for file in sorted((run / "rollouts").iterdir())]
+        written_by = [{one.policy for one in some} for some in answers]
+        assert all(len(policies) == 1 for policies in written_by)
+        # Each version writes one iteration, the first also those that nobody is there for yet.
+        versions = [policies.pop() for policies in written_by]
+        assert len(set(versions)) == len(versions) - staleness
+        assert len(set(versions[: staleness + 1])) == 1
+        apart = [row["generator_apart"] for row in rows(run, "rollouts")]
+        assert all(difference < 1e-4 for difference in apart)
+    first = [read_rollouts(run / "rollouts" / "step-00000000.jsonl") for run in runs.values()]
+    assert first[0] == first[1] == first[2]
 
 
 def test_what_was_pretrained_is_learned_beside_the_answers(prepared, tmp_path):

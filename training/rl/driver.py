@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from models.generation import Request, SamplingOptions
 from seedbed.errors import TrainingError
-from seedbed.randomness import seed64
 from training.checkpoint.models import load_model
 from training.checkpoint.reader import Checkpoint
 from training.engines.base import Shard
+from training.rl.asking import Asking
 from training.rl.buffer import Learned, RolloutStream, padded
 from training.rl.credit import Credit, credited
 from training.rl.critic import CriticTrainer
@@ -37,18 +36,15 @@ from training.rl.invariants import (
     check_first_ratio,
     check_generator,
     check_reference,
-    check_rollouts,
 )
 from training.rl.judging import Judge
 from training.rl.kl import ESTIMATORS, KlController
 from training.rl.losses import importance
 from training.rl.objectives import RolloutObjective, token_log_probs
-from training.rl.outcomes import failures
 from training.rl.pretraining import answers_of
 from training.rl.rollouts import Rollout, RolloutTensors, keep_newest, tensors_of
 from training.rl.scores import RewardMoments, summary
 from training.rl.settings import ALGORITHMS
-from training.rl.sources import Judged
 from training.rl.weights import Clock, same_on_all_ranks
 from training.rl.workers import Policy, Reference
 from training.state import TrainState
@@ -70,7 +66,7 @@ class Reinforcement:
         assert isinstance(trainer.task, RolloutTask)
         assert isinstance(trainer.objective, RolloutObjective)
         assert isinstance(trainer.train_data, RolloutStream)
-        self.task, self.objective, self.stream = trainer.task, trainer.objective, trainer.train_data
+        self.objective, self.stream = trainer.objective, trainer.train_data
         self.settings, self.algorithm = self.config.rl, ALGORITHMS[self.config.objective.name]
         group = trainer.group
         self.policy = Policy(trainer.engine, self.config, self.settings.temperature)
@@ -78,6 +74,7 @@ class Reinforcement:
         self.critic = CriticTrainer(trainer) if self.algorithm.has_critic else None
         verdicts = trainer.run.path / "judge"
         self.judge = Judge(self.settings, group, verdicts)
+        self.asking = Asking(self.config, trainer.task, self.policy, self.judge, trainer.recorder)
         gold = self.settings.model_copy(update={"rewards": self.settings.gold, "weights": ()})
         self.gold = Judge(gold, group, verdicts) if gold.rewards else None
         self.kl = KlController(self.settings.kl, self.settings.kl_target or None, self.settings.kl_horizon)
@@ -119,6 +116,9 @@ class Reinforcement:
         """One iteration, up to its updates; whether there is something to learn."""
         clock, recorder = Clock(), self.trainer.recorder
         self._iteration = self.stream.place(state.position).iteration
+        clock.begin("rollout")
+        recorder.beat(state.step, "generating")
+        self.asking.ahead.settle()
         clock.begin("refresh")
         recorder.beat(state.step, "refreshing")
         num_bytes = self.policy.refresh()
@@ -126,7 +126,7 @@ class Reinforcement:
             raise Broken("weights", "ranks generate with different weights", "report it")
         clock.begin("rollout")
         recorder.beat(state.step, "generating")
-        kept, left_out = self._rollouts(clock, state)
+        kept, left_out = self.asking.rollouts(self._iteration, clock, state.step)
         if not kept:
             self._keep(left_out, state)
             return False
@@ -136,7 +136,8 @@ class Reinforcement:
         batch = tensors_of(rollouts, 0)
         mask_NT = batch.mask & (torch.arange(len(rollouts)) < len(kept))[:, None]
         old_NT = padded(self.policy.log_probs(rollouts), batch.mask)
-        apart = check_generator(batch, old_NT, self.bands)
+        fresh_N = torch.tensor([one.policy == self.policy.hash for one in rollouts])
+        apart = check_generator(batch, old_NT, self.bands, fresh_N)
         reference_NT = padded(self.reference.log_probs(rollouts), batch.mask) if self.reference else old_NT
         values_NT = padded(self.critic.values(rollouts), batch.mask) if self.critic else torch.zeros(())
         clock.begin("advantage")
@@ -149,97 +150,6 @@ class Reinforcement:
             self._check_first(state)
         self._is_first = False
         return True
-
-    def _rollouts(self, clock: Clock, state: TrainState) -> tuple[list[Rollout], list[Rollout]]:
-        """(answers to learn from, answers without a reward or without a difference to others)."""
-        kept: list[Rollout] = []
-        left_out: list[Rollout] = []
-        asked, room = 0, self.settings.per_iteration
-        for _ in range(1 + self.settings.refills):
-            wanted = self.settings.prompts - len(kept) // self.settings.answers
-            if wanted <= 0:
-                break
-            rollouts = self._answered(self._iteration, asked, wanted)
-            asked += wanted
-            clock.begin("reward")
-            self.trainer.recorder.beat(state.step, "judging")
-            judged = self._judged(rollouts)
-            for first in range(0, len(judged), self.settings.answers):
-                group = judged[first : first + self.settings.answers]
-                good, bad = self._sorted_out(group)
-                if len(kept) + len(good) > room:
-                    good, bad = [], group
-                kept += good
-                left_out += bad
-            clock.begin("rollout")
-        return kept, left_out
-
-    def _answered(self, iteration: int, first: int, num_prompts: int) -> list[Rollout]:
-        """Answers to prompts `first`, ... of an iteration, those to one side by side."""
-        begin = iteration * self.settings.prompts
-        numbers = [
-            number
-            for number in range(begin + first, begin + first + num_prompts)
-            for _ in range(self.settings.answers)
-        ]
-        requests = [
-            self._request(iteration, number, place % self.settings.answers)
-            for place, number in enumerate(numbers)
-        ]
-        completions = self.policy.generate(requests)
-        rollouts = [
-            Rollout.of(number, request.prompt, completion, self.policy.hash)
-            for number, request, completion in zip(numbers, requests, completions, strict=True)
-        ]
-        check_rollouts(rollouts, self.config.model.context, self.config.model.vocab_size)
-        return rollouts
-
-    def _request(self, iteration: int, number: int, answer: int) -> Request:
-        return Request(
-            self.task.prompt(self._sequence(iteration, number)),
-            self.settings.max_new_tokens,
-            SamplingOptions(temperature=self.settings.temperature),
-            seed64(self.config.run.seed, "rollout", iteration, number, answer),
-            self.task.end_ids,
-        )
-
-    def _sequence(self, iteration: int, number: int) -> int:
-        """The example of a prompt: in the order of the data, or, beyond an iteration's own, by hash."""
-        beyond = number - (iteration + 1) * self.settings.prompts
-        return self.task.sequence(number) if beyond < 0 else self.task.other(iteration, beyond)
-
-    def _with_examples(self, rollouts: list[Rollout]) -> list[Judged]:
-        """Answers with the texts of what they answer."""
-        examples: dict[int, tuple[str, str]] = {}
-        for one in rollouts:
-            if one.number not in examples:
-                sequence = self._sequence(self._iteration, one.number)
-                prompt = self.trainer.tokenizer.decode(self.task.prompt(sequence))
-                examples[one.number] = prompt, self.task.response_text(sequence)
-        return [Judged(one, self.task.text(one), *examples[one.number]) for one in rollouts]
-
-    def _judged(self, rollouts: list[Rollout]) -> list[Rollout]:
-        asked = self._with_examples(rollouts)
-        rewards = self.judge.rewards(asked)
-        missing = sum(reward.failure is not None for reward in rewards)
-        if missing > self.settings.max_failures * len(rewards):
-            first = next(reward for reward in rewards if reward.failure)
-            counts = ", ".join(f"{count} {name}" for name, count in failures(rewards).items())
-            raise TrainingError(
-                f"{missing} of {len(rewards)} answers have no reward ({counts}), such as: {first.detail}",
-                "mend the reward, or allow for more with rl.max_failures",
-            )
-        return [one.with_reward(reward) for one, reward in zip(rollouts, rewards, strict=True)]
-
-    def _sorted_out(self, group: list[Rollout]) -> tuple[list[Rollout], list[Rollout]]:
-        """(answers to one prompt to learn from, the others)."""
-        good = [one for one in group if one.reward and not one.reward.failure]
-        bad = [one for one in group if one not in good]
-        penalty = self.settings.missing_end_penalty
-        totals = {one.reward.total - penalty * (not one.ended) for one in good if one.reward}
-        is_alone = self.algorithm.compares and len(good) < 2
-        is_alike = self.algorithm.compares and self.settings.drop_without_spread and len(totals) < 2
-        return ([], group) if is_alone or is_alike else (good, bad)
 
     def _credit(
         self, kept: list[Rollout], old_NT: Tensor, reference_NT: Tensor, values_NT: Tensor, mask_NT: Tensor
@@ -337,7 +247,7 @@ class Reinforcement:
 
     def _gold(self, kept: list[Rollout]) -> float | None:
         """Mean of the rewards that are only measured; None without any."""
-        found = self.gold.rewards(self._with_examples(kept)) if self.gold else []
+        found = self.gold.rewards(self.asking.with_examples(self._iteration, kept)) if self.gold else []
         totals = [one.total for one in found if not one.failure]
         return fmean(totals) if totals else None
 
@@ -371,12 +281,14 @@ class Reinforcement:
 
     def state(self, position: int) -> Iterator[Shard]:
         """What a checkpoint has beside the policy."""
+        self.asking.ahead.settle()
         if self.critic:
             yield from self.critic.state()
         if self.trainer.group.rank == 0:
             values = torch.tensor([self.kl.coefficient, *self.moments.state()], dtype=torch.float64)
             yield Shard(STATE, values, tuple(values.shape), (0,))
             yield from self.stream.state(position)
+            yield from self.asking.ahead.state()
 
     def load_state(self, checkpoint: Checkpoint) -> None:
         coefficient, *moments = checkpoint.read(STATE).tolist()
@@ -385,15 +297,18 @@ class Reinforcement:
         self._is_first = False
         self.objective.set_kl(coefficient if self.algorithm.kl_in == "loss" else 0.0)
         self.stream.load_state(checkpoint)
+        self.asking.ahead.load_state(checkpoint)
         if self.critic:
             self.critic.load_state(checkpoint)
 
     def initialize(self) -> None:
         """As a run begins that has no checkpoint."""
         self.stream.learned = None
+        self.asking.ahead.forget()
         if self.critic:
             self.critic.initialize()
 
     def close(self) -> None:
+        self.asking.ahead.close()
         for judge in filter(None, (self.judge, self.gold)):
             judge.close()

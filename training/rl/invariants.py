@@ -79,8 +79,15 @@ def check_policy(rollouts: Sequence[Rollout], policy: str) -> None:
         )
 
 
-def check_generator(batch: RolloutTensors, trainer_BT: Tensor, bands: Bands) -> float:
-    """Trainer and generator agree on what was sampled; returns the mean difference in nats."""
+def check_generator(
+    batch: RolloutTensors, trainer_BT: Tensor, bands: Bands, fresh_B: Tensor | None = None
+) -> float:
+    """Trainer and generator agree on what was sampled with the weights of now: all of it, or what `fresh_B`
+    says; returns the mean difference in nats, 0 where nothing was."""
+    if fresh_B is not None:
+        batch, trainer_BT = RolloutTensors(*(values[fresh_B] for values in batch)), trainer_BT[fresh_B]
+    if not len(trainer_BT):
+        return 0.0
     apart_BT = torch.where(batch.mask, (trainer_BT - batch.log_probs).abs(), 0.0)
     of_answers_B = apart_BT.sum(1) / batch.mask.sum(1)
     if not of_answers_B.max().item() <= bands.answer:

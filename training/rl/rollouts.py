@@ -120,6 +120,11 @@ def read_rollouts(path: Path) -> list[Rollout]:
 def _rollout(row: dict[str, Any], path: Path) -> Rollout:
     if row.pop("version") != VERSION:
         raise DataError(f"{path} was written by another version", "sample them again")
+    return rollout_of(row)
+
+
+def rollout_of(row: dict[str, Any]) -> Rollout:
+    """What `asdict` gave, and JSON brought."""
     reward = row.pop("reward")
     for name in ("prompt", "answer", "log_probs"):
         row[name] = tuple(row[name])

@@ -143,9 +143,12 @@ class RlConfig(Section):
     was pretrained is not forgotten (Ouyang et al. 2022)."""
     ptx_data: str = Field("", json_schema_extra=PLACEMENT)
     """That text: a dataset, or a run of which it is the data. It is identified by its hash."""
+    staleness: int = Field(0, ge=0, le=8)
+    """Iterations that answers are older than the weights that learn from them: above 0, those of the next are
+    written while this one is learned from."""
     importance: float = Field(2.0, ge=0)
-    """Largest weight of a token that the generator's arithmetic made less likely than the trainer's; 0: all
-    weigh 1."""
+    """Largest weight of a token that the generator, by its arithmetic or its age, made less likely than the
+    trainer; 0: all weigh 1."""
     keep_rollouts: int = Field(8, ge=0, json_schema_extra=PLACEMENT)
     """Files of answers that stay in the run directory, one an iteration."""
 

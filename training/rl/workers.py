@@ -50,22 +50,32 @@ def shared_out(method: Method[T, R]) -> Method[T, R]:
 
     @functools.wraps(method)
     def dealt(self: Worker, items: Sequence[T]) -> list[R]:
-        blocks = [items[first : first + self.block] for first in range(0, len(items), self.block)]
-        ranks = self.group.num_ranks
-        own: dict[int, list[R]] = {}
-        for turn in range(-(-len(blocks) // ranks)):
-            index = turn * ranks + self.group.rank
-            if index < len(blocks):
-                own[index] = method(self, blocks[index])
-            elif self.is_collective:
-                method(self, blocks[0])
-        parts: list[dict[int, list[R]]] = [own] * ranks
-        if ranks > 1:
-            dist.all_gather_object(parts, own)
-        found = {index: results for part in parts for index, results in part.items()}
-        return [result for index in range(len(blocks)) for result in found[index]]
+        return brought_together(self, own_blocks(self, method, items))
 
     return dealt
+
+
+def own_blocks(self: Worker, method: Method[T, R], items: Sequence[T]) -> dict[int, list[R]]:
+    """What this rank does of the work: the results of its blocks, by number."""
+    blocks = [items[first : first + self.block] for first in range(0, len(items), self.block)]
+    ranks = self.group.num_ranks
+    own: dict[int, list[R]] = {}
+    for turn in range(-(-len(blocks) // ranks)):
+        index = turn * ranks + self.group.rank
+        if index < len(blocks):
+            own[index] = method(self, blocks[index])
+        elif self.is_collective:
+            method(self, blocks[0])
+    return own
+
+
+def brought_together(self: Worker, own: dict[int, list[R]]) -> list[R]:
+    """The results of all ranks, in order."""
+    parts: list[dict[int, list[R]]] = [own] * self.group.num_ranks
+    if self.group.num_ranks > 1:
+        dist.all_gather_object(parts, own)
+    found = {index: results for part in parts for index, results in part.items()}
+    return [result for index in sorted(found) for result in found[index]]
 
 
 def together(method: Callable[..., R]) -> Callable[..., R]:
@@ -111,10 +121,18 @@ class Policy(Worker):
     @together
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """An answer to each."""
+        return self.all_answers(self.own_answers(requests))
+
+    def own_answers(self, requests: Sequence[Request]) -> dict[int, list[Completion]]:
+        """This rank's share of them, which no other rank has to wait for."""
         assert self._generator is not None
         is_free = self._generator.batch_invariant
         self.answers.block = -(-len(requests) // self.group.num_ranks) if is_free else BLOCK
-        return self.answers.complete(requests)
+        return own_blocks(self.answers, _Answers.complete, requests)
+
+    def all_answers(self, own: dict[int, list[Completion]]) -> list[Completion]:
+        """The shares of all ranks."""
+        return brought_together(self.answers, own)
 
     @shared_out
     def log_probs(self, rollouts: Sequence[Rollout]) -> list[Tensor]:
@@ -136,7 +154,6 @@ class _Answers(Worker):
     def __init__(self, group: Group) -> None:
         super().__init__(group, BLOCK)
 
-    @shared_out
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
         assert self.generator is not None
         return self.generator.complete(requests)
