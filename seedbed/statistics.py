@@ -48,3 +48,58 @@ def share_interval(successes: float, trials: int) -> Estimate:
     half = z / (1 + z**2 / trials) * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
     # Rounding must not put the share outside of its own interval.
     return Estimate(share, min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half)))
+
+
+def t_tail(t: float, freedom: float) -> float:
+    """P(|T| > |t|) of Student's distribution: the p-value of both sides."""
+    if freedom <= 0:
+        raise ValueError(f"Student's distribution needs degrees of freedom above 0, not {freedom}")
+    if math.isinf(t):
+        return 0.0
+    return (
+        _incomplete_beta(freedom / 2, 0.5, freedom / (freedom + t * t))
+        if math.isfinite(freedom)
+        else (math.erfc(abs(t) / math.sqrt(2)))
+    )
+
+
+def t_quantile(share: float, freedom: float) -> float:
+    """The value that Student's T stays below with probability `share`, in (0, 1)."""
+    if not 0 < share < 1:
+        raise ValueError(f"a quantile of a share in (0, 1) is asked for, not of {share}")
+    if share == 0.5:
+        return 0.0
+    both_tails, low, high = 2 * min(share, 1 - share), 0.0, 1.0
+    while t_tail(high, freedom) > both_tails and high < 1e300:
+        high *= 2
+    # Far more digits than anyone reads; each costs a continued fraction.
+    while high - low > 1e-12 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if t_tail(middle, freedom) > both_tails else (low, middle)
+    return math.copysign(high, share - 0.5)
+
+
+def _incomplete_beta(a: float, b: float, x: float) -> float:
+    """The regularised incomplete beta function, as a continued fraction (DLMF 8.17.22), by Lentz's method."""
+    if x <= 0 or x >= 1:
+        return float(x >= 1)
+    if x > (a + 1) / (a + b + 2):
+        return 1 - _incomplete_beta(b, a, 1 - x)
+    log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+    tiny = 1e-300
+    upper, lower = 1.0, 1 / _away_from_zero(1 - (a + b) * x / (a + 1), tiny)
+    fraction = lower
+    for m in range(1, 1000):
+        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        for term in (even, odd):
+            upper = _away_from_zero(1 + term / upper, tiny)
+            lower = 1 / _away_from_zero(1 + term * lower, tiny)
+            fraction *= upper * lower
+        if abs(upper * lower - 1) < 1e-15:
+            break
+    return math.exp(log_front) * fraction / a
+
+
+def _away_from_zero(value: float, tiny: float) -> float:
+    return value if abs(value) > tiny else tiny
