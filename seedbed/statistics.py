@@ -69,14 +69,21 @@ def t_quantile(share: float, freedom: float) -> float:
         raise ValueError(f"a quantile of a share in (0, 1) is asked for, not of {share}")
     if share == 0.5:
         return 0.0
-    both_tails, low, high = 2 * min(share, 1 - share), 0.0, 1.0
-    while t_tail(high, freedom) > both_tails and high < 1e300:
-        high *= 2
-    # Far more digits than anyone reads; each costs a continued fraction.
-    while high - low > 1e-12 * high:
-        middle = (low + high) / 2
-        low, high = (middle, high) if t_tail(middle, freedom) > both_tails else (low, middle)
-    return math.copysign(high, share - 0.5)
+    both_tails, t = 2 * min(share, 1 - share), 0.0
+    # The tail is convex in t > 0, so that Newton's steps from 0 never go too far.
+    for _ in range(200):
+        step = (t_tail(t, freedom) - both_tails) / (2 * _t_density(t, freedom))
+        t += step
+        if abs(step) <= 1e-12 * t:
+            break
+    return math.copysign(t, share - 0.5)
+
+
+def _t_density(t: float, freedom: float) -> float:
+    if not math.isfinite(freedom):
+        return math.exp(-t * t / 2) / math.sqrt(2 * math.pi)
+    front = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - math.log(freedom * math.pi) / 2
+    return math.exp(front - (freedom + 1) / 2 * math.log1p(t * t / freedom))
 
 
 def _incomplete_beta(a: float, b: float, x: float) -> float:

@@ -151,12 +151,7 @@ def coverage(one, truth) -> float:
     return held / NUM_EVALUATIONS
 
 
-QUICK = ("few", "unequal", "answers, unequal", "bits", "bits, twelve sources")
-
-
-@pytest.mark.parametrize(
-    "shape", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in SHAPES]
-)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_ninety_five_in_a_hundred_intervals_hold_the_truth(shape):
     """A narrower interval calls noise a result; a wider one hides results."""
     assert 0.93 <= coverage(*SHAPES[shape]) <= 0.97
