@@ -110,3 +110,16 @@ def _incomplete_beta(a: float, b: float, x: float) -> float:
 
 def _away_from_zero(value: float, tiny: float) -> float:
     return value if abs(value) > tiny else tiny
+
+
+def share_at_least(successes: int, trials: int, error: float) -> float:
+    """A share that is exceeded with confidence 1 - error (Clopper and Pearson 1934, one side)."""
+    if successes == 0:
+        return 0.0
+    low, high = 0.0, 1.0
+    while high - low > 1e-12:
+        middle = (low + high) / 2
+        # P(at least so many successes) at a share of `middle`.
+        is_rare = _incomplete_beta(successes, trials - successes + 1, middle) < error
+        low, high = (middle, high) if is_rare else (low, middle)
+    return low
