@@ -176,6 +176,34 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Halves:
+    """What a statistic of some items has more than that of the others."""
+
+    inside: Statistic
+    outside: Statistic
+    is_outside_N: NDArray[np.bool_]
+    scale: Scale = "plain"
+
+    @property
+    def leverages_N(self) -> Array:
+        found_N = np.zeros(len(self.is_outside_N))
+        found_N[~self.is_outside_N] = self.inside.leverages_N / 2
+        found_N[self.is_outside_N] = self.outside.leverages_N / 2
+        return found_N
+
+    def value(self) -> float:
+        return self.outside.value() - self.inside.value()
+
+    def left_out(self, clusters: Clusters) -> Array:
+        """A cluster that is all on one side leaves the other as it is."""
+        sides = []
+        for statistic, chosen_N in ((self.inside, ~self.is_outside_N), (self.outside, self.is_outside_N)):
+            own = Clusters(clusters.index_N[chosen_N], clusters.num, clusters.over)
+            sides.append(statistic.left_out(own))
+        return sides[1] - sides[0]
+
+
+@dataclass(frozen=True)
 class Measured(Estimate):
     """A value with its 95 % interval, and what that rests on. Ends are infinite where one cluster gives
     none."""
