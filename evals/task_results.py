@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evals.calibration import reliability_rows
 from evals.intervals import Clusters, Measured, Over, clusters_of
+from evals.metrics.choices import CONFIDENCES, confidence
 from evals.metrics.registry import metric, with_companions
 from seedbed.errors import DataError
 from seedbed.files import write_atomic
@@ -82,6 +84,8 @@ class TaskResult:
     scores: str
     """The file of the items' scores, relative to the result's; empty when there is none."""
     by_source: dict[str, dict[str, Measured]] = field(default_factory=dict)
+    reliability: list[dict[str, Any]] = field(default_factory=list)
+    """Bins of the diagram, where one of the metrics is a calibration error."""
 
     @property
     def primary(self) -> str:
@@ -98,6 +102,7 @@ class TaskResult:
                 source: {name: found.as_json() for name, found in row.items()}
                 for source, row in self.by_source.items()
             },
+            "reliability": self.reliability,
             "items": self.items,
             "scores": self.scores,
         }
@@ -126,18 +131,20 @@ def summarize(name: str, found: ItemScores, metrics: Sequence[str], scores_file:
         for one in with_companions(list(metrics))
         if one not in asked and all(row.get(key) is not None for row in found.rows for key in one.needs)
     ]
-    sources = found.by_source()
+    clusters, sources = found.clusters(), found.by_source()
+    calibrated = next((CONFIDENCES[one.name] for one in chosen if one.name in CONFIDENCES), None)
     return TaskResult(
-        name,
-        {one.name: one.measure(found.rows, found.clusters()) for one in chosen},
-        found.digest,
-        scores_file,
-        {
+        name=name,
+        metrics={one.name: one.measure(found.rows, clusters) for one in chosen},
+        items=found.digest,
+        scores=scores_file,
+        by_source={
             source: {one.name: one.measure(own.rows, own.clusters("documents")) for one in chosen}
             for source, own in sources.items()
         }
         if len(sources) > 1
         else {},
+        reliability=reliability_rows(*confidence(found.rows, calibrated), clusters) if calibrated else [],
     )
 
 

@@ -11,7 +11,7 @@ Beside each accuracy stands the probability of the right choice, the softmax of 
 that are exactly as likely share the item, so that a model which knows nothing has the accuracy of chance,
 wherever the right answers stand.
 
-Shapes: C choices of an item, N items, M bins.
+Shapes: C choices of an item, N items.
 """
 
 import math
@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from evals.calibration import ECE_BINS, expected_error_statistic
+from evals.calibration import expected_error_statistic
 from evals.intervals import Array, Statistic, ratio_of
 from evals.metrics.base import Item, Metric, mean_metric
 
@@ -94,17 +94,15 @@ def _gold_bits_per_byte(items: Sequence[Item]) -> Statistic:
     return ratio_of(nats, sizes, "log")
 
 
-def _ece(probabilities: Compared) -> Callable[[Sequence[Item]], Statistic]:
-    def of(items: Sequence[Item]) -> Statistic:
-        """Of the choice that is taken: how sure the model was, and whether it was right."""
-        found = [probabilities(item) for item in items]
-        sure_N = np.array([one.max() for one in found])
-        right_N = np.array(
-            [choice_accuracy(one, gold_of(item)) for one, item in zip(found, items, strict=True)]
-        )
-        return expected_error_statistic(sure_N, right_N, num_bins=ECE_BINS)
+def confidence(items: Sequence[Item], probabilities: Compared) -> tuple[Array, Array]:
+    """Of the choice that is taken: how sure the model was, and whether it was right."""
+    found = [probabilities(item) for item in items]
+    right = [choice_accuracy(one, gold_of(item)) for one, item in zip(found, items, strict=True)]
+    return np.array([one.max() for one in found]), np.array(right)
 
-    return of
+
+def _ece(probabilities: Compared) -> Callable[[Sequence[Item]], Statistic]:
+    return lambda items: expected_error_statistic(*confidence(items, probabilities))
 
 
 def _accuracies(suffix: str) -> list[Metric]:
@@ -127,12 +125,18 @@ def _accuracies(suffix: str) -> list[Metric]:
     ]
 
 
-def _of_choices(item: Item) -> Array:
+def of_choices(item: Item) -> Array:
+    """Probabilities of choices, by likelihood."""
     return softmax(_raw(item))
 
 
-def _of_labels(item: Item) -> Array:
+def of_labels(item: Item) -> Array:
+    """Probabilities of labels, as the item has them."""
     return _array(item, "probabilities")
+
+
+CONFIDENCES: dict[str, Compared] = {"ece": of_choices, "ece_labels": of_labels}
+"""What the calibration errors are of."""
 
 
 def _probabilistic(suffix: str, of: Compared, needs: tuple[str, ...]) -> list[Metric]:
@@ -159,12 +163,12 @@ CHOICES = [
         greater_is_better=False,
         unit="bits per byte of the right choice",
     ),
-    *_probabilistic("", _of_choices, ("log_likelihoods", "gold")),
-    *_probabilistic("_labels", _of_labels, ("probabilities", "gold")),
+    *_probabilistic("", of_choices, ("log_likelihoods", "gold")),
+    *_probabilistic("_labels", of_labels, ("probabilities", "gold")),
     mean_metric(
         "label_probability",
         ("probabilities", "gold"),
-        lambda item: float(_of_labels(item)[gold_of(item)].sum()),
+        lambda item: float(of_labels(item)[gold_of(item)].sum()),
         unit="probability of the right label",
     ),
 ]
