@@ -26,7 +26,7 @@ def tasks_section(record: RunRecord) -> str:
     newest = [history[-1] for history in histories]
     charts = [chart for result in newest for chart in (_sources(result), _reliability(result))]
     charts += [chart for history in histories for chart in _growth(history)]
-    return f'<h2>Tasks</h2>{_table(newest)}<div class="charts">{"".join(filter(None, charts))}</div>'
+    return f'<h2>Tasks</h2><div class="charts">{_table(newest)}{"".join(filter(None, charts))}</div>'
 
 
 def histories_of(record: RunRecord) -> list[list[Row]]:
