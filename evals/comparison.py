@@ -13,11 +13,12 @@ procedure") keep the chance of any false verdict at 5 %.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from evals.intervals import Clusters, Difference, Measured, Over, Statistic, clusters_of, measure
 from evals.metrics.registry import metric
-from evals.task_results import ItemScores, named
+from evals.task_results import ItemScores, named, scores_of
 from seedbed.errors import DataError
 from seedbed.statistics import t_quantile, t_tail
 
@@ -192,6 +193,12 @@ def compare_tasks(
         )
         for (task, one), p in zip(found.items(), adjusted, strict=True)
     }
+
+
+def compare_results(before: Path, after: Path, name: str = "") -> Comparison:
+    """Of two result files of one task, by the metric `name`; by their primary one without."""
+    (first, primary), (second, _) = scores_of(before), scores_of(after)
+    return compare(first, second, name or primary)
 
 
 def described(one: Comparison) -> str:

@@ -6,7 +6,7 @@ out anew from that file, and two such files can be compared item by item.
 """
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +18,11 @@ from evals.metrics.choices import CONFIDENCES, confidence
 from evals.metrics.registry import metric, with_companions
 from seedbed.errors import DataError
 from seedbed.files import write_atomic
+from training.run_directory import read_json
 
 REQUIRED = ("item", "cluster", "source")
 MAX_NAMED = 3
+MAX_SOURCES = 50
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,11 @@ class ItemScores:
 
     def by_source(self) -> dict[str, "ItemScores"]:
         """The source with most items first."""
-        counts = Counter(str(row["source"]) for row in self.rows)
-        names = sorted(counts, key=lambda name: (-counts[name], name))
-        return {name: self.only(str(row["source"]) == name for row in self.rows) for name in names}
+        groups: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for row in self.rows:
+            groups[str(row["source"])].append(row)
+        largest = sorted(groups.items(), key=lambda entry: (-len(entry[1]), entry[0]))
+        return {name: ItemScores(rows, f"{self.digest}:{name}") for name, rows in largest}
 
 
 def named(names: Sequence[str]) -> str:
@@ -83,7 +87,9 @@ class TaskResult:
     """Digest of the items."""
     scores: str
     """The file of the items' scores, relative to the result's; empty when there is none."""
+    num_sources: int = 1
     by_source: dict[str, dict[str, Measured]] = field(default_factory=dict)
+    """Of the MAX_SOURCES largest; empty where there is only one."""
     reliability: list[dict[str, Any]] = field(default_factory=list)
     """Bins of the diagram, where one of the metrics is a calibration error."""
 
@@ -98,6 +104,7 @@ class TaskResult:
             "metric": self.primary,
             "unit": metric(self.primary).unit or self.primary,
             "metrics": {name: _described(name, found) for name, found in self.metrics.items()},
+            "num_sources": self.num_sources,
             "by_source": {
                 source: {name: found.as_json() for name, found in row.items()}
                 for source, row in self.by_source.items()
@@ -132,18 +139,18 @@ def summarize(name: str, found: ItemScores, metrics: Sequence[str], scores_file:
         if one not in asked and all(row.get(key) is not None for row in found.rows for key in one.needs)
     ]
     clusters, sources = found.clusters(), found.by_source()
+    largest = list(sources.items())[:MAX_SOURCES] if len(sources) > 1 else []
     calibrated = next((CONFIDENCES[one.name] for one in chosen if one.name in CONFIDENCES), None)
     return TaskResult(
         name=name,
         metrics={one.name: one.measure(found.rows, clusters) for one in chosen},
         items=found.digest,
         scores=scores_file,
+        num_sources=len(sources),
         by_source={
             source: {one.name: one.measure(own.rows, own.clusters("documents")) for one in chosen}
-            for source, own in sources.items()
-        }
-        if len(sources) > 1
-        else {},
+            for source, own in largest
+        },
         reliability=reliability_rows(*confidence(found.rows, calibrated), clusters) if calibrated else [],
     )
 
@@ -162,3 +169,14 @@ def read_scores(path: Path, digest: str) -> ItemScores:
         raise DataError(f"the scores {path} cannot be read: {error.strerror}", "evaluate again") from error
     except ValueError as error:
         raise DataError(f"the scores {path} are damaged: {error}", "evaluate again") from error
+
+
+def scores_of(result: Path) -> tuple[ItemScores, str]:
+    """The scores that a result file speaks of, and its primary metric. DataError when it has none."""
+    found = read_json(result)
+    if not found.get("scores") or not found.get("items"):
+        raise DataError(
+            f"{result} is no result of a task with scores of its items",
+            "give a file of RUN/evals that a task of this version wrote",
+        )
+    return read_scores(result.parent / str(found["scores"]), str(found["items"])), str(found.get("metric"))

@@ -102,7 +102,7 @@ def _sources(result: Row) -> str:
     if whole is not None:
         bars.insert(0, Bar("all", whole, number(found.get("low")), number(found.get("high")), is_ours=True))
     better = "more is better" if found.get("greater_is_better", True) else "less is better"
-    left = len(sources) - LARGEST_SOURCES
+    left = int(number(result.get("num_sources")) or len(sources)) - LARGEST_SOURCES
     note = "By source, largest first; whiskers: 95 % over documents."
     return bar_chart(_title(result, name), better, bars, note + (f" And {left:,} more." if left > 0 else ""))
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evals.comparison import compare, compare_tasks, described, holm, items_needed, paired
+from evals.comparison import compare, compare_results, compare_tasks, described, holm, items_needed, paired
 from evals.task_results import ItemScores, read_scores, summarize, write_scores
 from seedbed.errors import DataError
+from seedbed.files import write_json
 
 DIGEST = "ab" * 32
 
@@ -172,6 +173,12 @@ def test_results_come_back_from_their_files(tmp_path):
     assert (shown["unit"], shown["items"], shown["metric"]) == ("bits per byte", DIGEST, "bits_per_byte")
     assert shown["low"] < shown["value"] < shown["high"]
     assert shown["metrics"]["bits_per_byte"]["greater_is_better"] is False
+    write_json(tmp_path / "result.json", shown)
+    both = compare_results(tmp_path / "result.json", tmp_path / "result.json")
+    assert (both.verdict, both.metric) == ("tied", "bits_per_byte")
+    write_json(tmp_path / "other.json", {"value": 3})
+    with pytest.raises(DataError, match=r"other\.json is no result of a task"):
+        compare_results(tmp_path / "result.json", tmp_path / "other.json")
     (tmp_path / "scores.jsonl").write_text('{"item": ', encoding="utf-8")
     with pytest.raises(DataError, match="damaged"):
         read_scores(tmp_path / "scores.jsonl", DIGEST)

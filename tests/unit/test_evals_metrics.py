@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as reference
 
+from evals.calibration import expected_error_statistic, reliability_rows
 from evals.intervals import Clusters, clusters_of, measure
 from evals.metrics import METRICS, metric
 from evals.metrics.answers import exact_match, normalized, pass_at_k, token_f1
 from evals.metrics.labels import RankCorrelation
 from evals.metrics.overlap import chrf, chrf_counts, longest_common, rouge_l, rouge_n
 from evals.metrics.registry import with_companions
-from seedbed.calibration import expected_calibration_error
+from seedbed.calibration import expected_calibration_error, reliability
 from seedbed.errors import DataError, UsageError
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "text_metrics.json").read_text(encoding="utf-8"))
@@ -122,6 +123,21 @@ def test_brier_and_ece_are_those_of_the_textbooks():
     assert value("ece_labels", items) == pytest.approx(by_hand)
     assert expected_calibration_error(sure, right.astype(float)) == pytest.approx(by_hand)
     assert METRICS["ece"].smooth == "brier"
+
+
+def test_the_diagram_has_the_bins_of_the_error():
+    """A diagram that shows other bins than the error is made of would explain nothing."""
+    draw = np.random.default_rng(8)
+    sure = draw.uniform(0.2, 1, 400)
+    right = (draw.random(400) < sure**2).astype(float)
+    clusters = Clusters(np.arange(400) // 4, 100)
+    rows = reliability_rows(sure, right, clusters)
+    assert [(row["confidence"], row["accuracy"], row["count"]) for row in rows] == [
+        tuple(one) for one in reliability(sure, right)
+    ]
+    gaps = sum(abs(row["accuracy"] - row["confidence"]) * row["count"] for row in rows) / 400
+    assert expected_error_statistic(sure, right).value() == pytest.approx(gaps)
+    assert all(0 <= row["low"] <= row["accuracy"] <= row["high"] <= 1 for row in rows)
 
 
 def test_squad_normalisation_and_f1():
