@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from evals.judging import compared_by
 from seedbed.errors import UsageError
 from training.rl import llm_judge as judge_module
 from training.rl.llm_judge import JudgeConfig, LlmJudge, Pair, calibrated, preferences
@@ -182,3 +183,15 @@ def test_labels_of_a_judge_are_comparisons(endpoint):
     rows, left_out = preferences(judge(endpoint), [*PAIRS, Pair("p", "same", "size")])
     assert rows[0] == {"prompt": "Say it.", "chosen": "a long answer", "rejected": "short"}
     assert (len(rows), left_out) == (2, {"tie": 1, "inconsistent": 0})
+
+
+def test_a_judge_that_takes_what_it_reads_first_gives_nobody_a_win(endpoint):
+    """The model whose answers happen to be shown first would win the evaluation."""
+    endpoint.decide = lambda first, second: "A"
+    prompts, first, second = ["p", "q", "r"], ["one", "two", "three"], ["four", "five", "six"]
+    found, each = compared_by(judge(endpoint), prompts, first, second)
+    assert (found.rate.value, found.wins, found.ties, found.inconsistent) == (0.5, 0, 3, 3)
+    assert [one.is_consistent for one in each] == [False] * 3
+    endpoint.decide = longer
+    found, _ = compared_by(judge(endpoint), prompts, second, first)
+    assert (found.wins, found.ties, found.losses, found.failed) == (2, 0, 1, 0)
