@@ -19,7 +19,9 @@ The interval is Student's, around values in which each cluster was left out in t
                confidence interval methods for binomial proportions in clustered surveys")
 
 Of 3,000 simulated evaluations for each of the fifteen shapes in tests/unit/test_evals_intervals.py, the
-intervals held the truth between 93.9 and 96.2 times in 100.
+intervals held the truth between 93.9 and 96.2 times in 100. A bootstrap over clusters, corrected for bias and
+acceleration (BCa), was tried beside them: 89 for eight clusters or unequal ones, 87 for twelve sources. Items
+taken as independent: down to 43.
 
 Shapes: N items, G clusters, K sums, B resamples.
 """
@@ -54,12 +56,6 @@ class Clusters:
         sums_GK = np.zeros((self.num, table_NK.shape[1]))
         np.add.at(sums_GK, self.index_N, table_NK)
         return sums_GK
-
-    @property
-    def design(self) -> float:
-        """Items for a cluster, as an item meets them: the mean over items of the size of their cluster."""
-        sizes_G = np.bincount(self.index_N, minlength=self.num)
-        return float((sizes_G**2).sum() / max(1, sizes_G.sum()))
 
 
 def clusters_of(
@@ -129,7 +125,8 @@ class Summed:
         return self.weights_N / self.weights_N.sum()
 
     def value(self) -> float:
-        return float(self.finish(self.table_NK.sum(axis=0)))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float(self.finish(self.table_NK.sum(axis=0)))
 
     def left_out(self, clusters: Clusters) -> Array:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -205,8 +202,8 @@ class Halves:
 
 @dataclass(frozen=True)
 class Measured(Estimate):
-    """A value with its 95 % interval, and what that rests on. Ends are infinite where one cluster gives
-    none."""
+    """A value with its 95 % interval, and what that rests on. Where one cluster gives none, the ends are
+    those of the scale: 0 and 1 for shares, else infinite."""
 
     standard_error: float
     freedom: float

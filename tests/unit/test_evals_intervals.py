@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from evals.calibration import expected_error_statistic
@@ -238,3 +240,25 @@ def test_students_distribution_is_scipys(freedom):
         assert t_quantile(share, freedom) == pytest.approx(stats.t.ppf(share, freedom), rel=1e-8, abs=1e-12)
     assert t_quantile(0.975, math.inf) == pytest.approx(1.959963985)
     assert t_tail(math.inf, freedom) == 0
+
+
+@given(
+    items=st.lists(
+        st.tuples(st.integers(0, 4), st.sampled_from([0.0, 0.0, 0.5, 1.0]), st.sampled_from([0, 1, 1, 7])),
+        min_size=1,
+        max_size=12,
+    ),
+    scale=st.sampled_from(["plain", "log", "log-odds", "percent", "correlation", "share"]),
+)
+def test_odd_sets_of_items_have_an_interval_around_their_value(items, scale):
+    """A task where nothing is right, or a document is empty, would end an evaluation that took an hour."""
+    clusters = clusters_of([cluster for cluster, _, _ in items])
+    weights = np.array([weight for _, _, weight in items], dtype=float)
+    scores = np.array([score for _, score, _ in items]) * weights
+    found = measure(ratio_of(scores, weights, scale), clusters)
+    if weights.any():
+        assert found.low <= found.value <= found.high
+        assert found.standard_error >= 0
+    else:
+        assert math.isnan(found.value)
+        assert found.as_json()["value"] is None
