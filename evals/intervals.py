@@ -122,7 +122,7 @@ class Summed:
 
     @property
     def leverages_N(self) -> Array:
-        return self.weights_N / self.weights_N.sum()
+        return self.weights_N / (self.weights_N.sum() or 1.0)
 
     def value(self) -> float:
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -37,6 +37,8 @@ class ItemScores:
     def __post_init__(self) -> None:
         """DataError when a row lacks a key, or two have one name."""
         for number, row in enumerate(self.rows, start=1):
+            if not isinstance(row, Mapping):
+                raise DataError(f"row {number} of the scores is no JSON object", "score the items again")
             if missing := [key for key in REQUIRED if key not in row]:
                 raise DataError(f"row {number} of the scores has no {missing[0]!r}", "score the items again")
         twice = [name for name, count in Counter(self.names).items() if count > 1]

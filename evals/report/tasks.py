@@ -14,6 +14,7 @@ from evals.report.record import Row, RunRecord, number
 from evals.report.reliability import Curve, reliability_chart
 from evals.report.series import column
 from evals.report.tables import NONE, card, interval, table
+from evals.report.verdicts import verdicts_card
 
 LARGEST_SOURCES = 12
 
@@ -26,7 +27,8 @@ def tasks_section(record: RunRecord) -> str:
     newest = [history[-1] for history in histories]
     charts = [chart for result in newest for chart in (_sources(result), _reliability(result))]
     charts += [chart for history in histories for chart in _growth(history)]
-    return f'<h2>Tasks</h2><div class="charts">{_table(newest)}{"".join(filter(None, charts))}</div>'
+    tables = _table(newest) + verdicts_card(histories, record.path / "evals")
+    return f'<h2>Tasks</h2><div class="charts">{tables}{"".join(filter(None, charts))}</div>'
 
 
 def histories_of(record: RunRecord) -> list[list[Row]]:

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from synthetic_run import BEGIN, HOSTILE, evaluation, make_run, train_row
 
-from evals.report import write_report
+from evals.report import verdicts, write_report
 from evals.report.curves import marks_of
 from evals.report.page import render
 from evals.report.record import read_run
 from evals.report.tasks import histories_of
-from evals.task_results import ItemScores, summarize
+from evals.task_results import ItemScores, summarize, write_scores
 from seedbed.errors import UsageError
 from seedbed.files import append_line, write_json
 
@@ -336,3 +336,29 @@ def test_task_results_of_another_version_cost_no_report(run_dir: Path):
     ):
         write_json(run_dir / "evals" / "quiz.json", {**good, "task": f"quiz{number}", **changes})
         assert "gpt-demo" in page_of(run_dir).text
+
+
+def test_a_checkpoint_stands_beside_the_one_before_it(run_dir: Path):
+    """Two intervals that overlap would be read as no progress."""
+    for step, gain in ((160, 0.0), (240, 0.25)):
+        rows = task_rows()
+        for row in rows:
+            row["log_likelihoods"][row["gold"]] += gain
+        found = ItemScores(rows, "ab" * 32)
+        write_scores(run_dir / "evals" / f"quiz-{step}.jsonl", found)
+        result = summarize("quiz", found, ["choice_probability"], f"quiz-{step}.jsonl").as_json()
+        write_json(run_dir / "evals" / f"quiz-step-{step}.json", {"task": "quiz", "step": step, **result})
+    assert "quiz choice_probability 160 to 240 better +0.0" in page_of(run_dir).text
+    odd = [{**row, "log_likelihoods": "many"} for row in task_rows()]
+    for text in ('{"item": "q0"}', '{"item', "3\n4\n", "\n".join(map(json.dumps, odd))):
+        (run_dir / "evals" / "quiz-160.jsonl").write_text(text)
+        page = page_of(run_dir)
+        assert "160 to 240" not in page.text
+        assert "quiz choice_probability" in page.text
+
+
+def test_a_result_does_not_lead_out_of_its_folder(run_dir: Path):
+    """A run from somewhere else could have the report read any file."""
+    (run_dir / "outside.jsonl").write_text("")
+    for name in ("../outside.jsonl", str(run_dir / "outside.jsonl"), "..", ""):
+        assert verdicts._scores({"scores": name, "items": "x"}, run_dir / "evals") is None
