@@ -37,8 +37,9 @@ class Item(NamedTuple):
 class Decontaminator:
     """Knows the n-grams of evaluation items, and finds them in texts."""
 
-    def __init__(self, files: Sequence[str], num_words: int = 13) -> None:
-        """Read `files`: in JSONL, every string of a row is an item; any other text is one item.
+    def __init__(self, files: Sequence[str], num_words: int = 13, items: Sequence[Item] = ()) -> None:
+        """Read `files`: in JSONL, every string of a row is an item; any other text is one item. `items` are
+        looked for as well.
 
         DataError when a file cannot be read, a row is not JSON, or a file has nothing to look for.
         """
@@ -46,26 +47,32 @@ class Decontaminator:
         self.num_too_short = 0
         self._items: list[Item] = []
         by_size: dict[int, list[int]] = {}
-        for file in files:
-            for item, size in self._long_enough(file):
-                by_size.setdefault(size, []).append(len(self._items))
-                self._items.append(item)
+        for item, size in (*self._of_files(files), *self._long_enough(items)):
+            by_size.setdefault(size, []).append(len(self._items))
+            self._items.append(item)
         self._ngrams = [_Ngrams(size, self._items, by_size[size]) for size in sorted(by_size, reverse=True)]
 
-    def _long_enough(self, file: str) -> Iterator[tuple[Item, int]]:
-        """The items of `file` that are looked for, each with the size of its n-grams."""
-        items, fewest, found = list(read_items(file)), min(MIN_ITEM_WORDS, self.num_words), False
+    def _of_files(self, files: Sequence[str]) -> Iterator[tuple[Item, int]]:
+        for file in files:
+            found = list(self._long_enough(list(read_items(file))))
+            if not found:
+                raise DataError(
+                    f"evaluation file {file} has no item of {self._fewest} or more words",
+                    "take it out of data.decontaminate: what is shorter is met by accident",
+                )
+            yield from found
+
+    @property
+    def _fewest(self) -> int:
+        return min(MIN_ITEM_WORDS, self.num_words)
+
+    def _long_enough(self, items: Sequence[Item]) -> Iterator[tuple[Item, int]]:
+        """The items that are looked for, each with the size of its n-grams."""
         for item, count in zip(items, _count_words([item.text for item in items]), strict=True):
-            if count < fewest:
+            if count < self._fewest:
                 self.num_too_short += 1
             else:
-                found = True
                 yield item, min(count, self.num_words)
-        if not found:
-            raise DataError(
-                f"evaluation file {file} has no item of {fewest} or more words",
-                "take it out of data.decontaminate: what is shorter is met by accident",
-            )
 
     @property
     def digest(self) -> str:
@@ -94,6 +101,28 @@ class Decontaminator:
         for group in in_groups(texts):
             found += self._find(texts[group])
         return found
+
+    def ngrams_in(self, texts: Sequence[str]) -> set[tuple[str, ...]]:
+        """Every n-gram of an item that one of the texts holds, as words."""
+        found: set[tuple[str, ...]] = set()
+        for group in in_groups(texts):
+            own = texts[group]
+            words, words_of = hash_words(own), cache(split_words)
+            for ngrams in self._ngrams:
+                for number, place, item, item_place in ngrams.matches(words):
+                    piece = words_of(own[number])[place : place + ngrams.size]
+                    # Equal hashes have only made it likely.
+                    if piece == words_of(self._items[item].text)[item_place : item_place + ngrams.size]:
+                        found.add(tuple(piece))
+        return found
+
+    def ngrams_of(self, text: str) -> list[tuple[str, ...]]:
+        """The n-grams that an item of this text is looked for by; none for one that is too short."""
+        words = split_words(text)
+        if len(words) < self._fewest:
+            return []
+        size = min(len(words), self.num_words)
+        return [tuple(words[first : first + size]) for first in range(len(words) - size + 1)]
 
     def _find(self, texts: Sequence[str]) -> list[str | None]:
         found: list[str | None] = [None] * len(texts)

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from evals.intervals import clusters_of, measure, ratio_of
 from evals.ngram import NgramModel, choose_order
-from seedbed.statistics import ratio_interval
 
 # The xz encoder takes eleven times its window in memory, the n-gram model forty times its text.
 MAX_TRAIN_BYTES = 48 * 1024 * 1024
@@ -101,7 +101,8 @@ def _ngram(documents: Sequence[bytes], train: Sequence[bytes], cut: str) -> Base
     started = time.monotonic()
     order = choose_order(train)
     model = NgramModel.fit(train, order)
-    estimate = ratio_interval(list(model.document_bits(documents)), [len(d) for d in documents])
+    statistic = ratio_of(list(model.document_bits(documents)), [len(d) for d in documents], "log")
+    estimate = measure(statistic, clusters_of(range(len(documents))))
     bounded = math.isfinite(estimate.low)
     return Baseline(
         name="ngram",

@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from evals.intervals import clusters_of, measure, ratio_of
 from evals.items import Item
 from seedbed.errors import UsageError
-from seedbed.statistics import Estimate, ratio_interval
+from seedbed.statistics import Estimate
 
 LogitsOf = Callable[[torch.Tensor], torch.Tensor]
 
@@ -140,7 +141,8 @@ def _score_batch(
 
 def bits_per_byte(scores: Sequence[DocumentScore]) -> Estimate:
     """All bits over all bytes, with a 95 % interval that treats each document as one independent draw."""
-    return ratio_interval([s.bits for s in scores], [s.utf8_bytes for s in scores])
+    statistic = ratio_of([s.bits for s in scores], [s.utf8_bytes for s in scores], "log")
+    return measure(statistic, clusters_of(range(len(scores))))
 
 
 def by_source(scores: Iterable[DocumentScore]) -> dict[str, dict[str, Any]]:

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from data.examples.table import ExampleTable
 from data.shards import Dataset
+from evals.intervals import clusters_of, mean_of, measure
 from seedbed.errors import DataError
-from seedbed.statistics import Estimate, ratio_interval, share_interval
+from seedbed.statistics import Estimate, share_interval
 from training.rewards.calibration import (
     expected_calibration_error,
     fitted_temperature,
@@ -84,11 +85,8 @@ def preference_scores(scorer: RewardScorer, dataset: Dataset, split: str = "hold
 
 def _accuracy(differences: NDArray[np.float64], pairs: Pairs) -> Estimate:
     right = (differences > 0) + 0.5 * (differences == 0)
-    _, clusters = np.unique(pairs.examples, return_inverse=True)
-    counts = np.bincount(clusters)
-    if counts.max() == 1:
-        return share_interval(float(right.sum()), len(right))
-    return ratio_interval(np.bincount(clusters, right).tolist(), counts.tolist())
+    found = measure(mean_of(right, "share"), clusters_of(pairs.examples.tolist()))
+    return Estimate(found.value, found.low, found.high)
 
 
 def calibration(differences: NDArray[np.float64], examples: NDArray[np.int64]) -> dict[str, Any]:

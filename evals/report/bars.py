@@ -20,7 +20,7 @@ class Bar:
 
 def bar_chart(title: str, unit: str, bars: Sequence[Bar], note: str = "") -> str:
     """An HTML figure of at least one bar, in the order given, all on one scale."""
-    longest = max(max(bar.value, bar.high or 0.0) for bar in bars)
+    longest = max(max(bar.value, bar.high or 0.0) for bar in bars) or 1.0
     note_html = f"<p class=note>{escape(note)}</p>" if note else ""
     return (
         f'<figure class="chart bars"><figcaption><h3>{escape(title)} '
@@ -31,7 +31,7 @@ def bar_chart(title: str, unit: str, bars: Sequence[Bar], note: str = "") -> str
 
 def _bar(bar: Bar, longest: float) -> str:
     ends = f' <span class="interval">{escape(interval(bar.low, bar.high))}</span>'
-    shape = f'<rect x="0" y="1" height="12" rx="2" width="{bar.value / longest:.2%}"/>'
+    shape = f'<rect x="0" y="1" height="12" rx="2" width="{max(0.0, bar.value / longest):.2%}"/>'
     if bar.low is not None and bar.high is not None:
         a, b = f"{max(0.0, bar.low / longest):.2%}", f"{bar.high / longest:.2%}"
         for x1, x2, y1, y2 in ((a, b, 7, 7), (a, a, 3, 11), (b, b, 3, 11)):

@@ -25,6 +25,7 @@ MarkKind = Literal["attempt", "death", "checkpoint"]
 HEIGHT = 190
 TALL = 280
 LABEL_GAP = 14
+MAX_NAME_BESIDE = 6
 MARK_NAMES: dict[MarkKind, str] = {
     "attempt": "new attempt",
     "death": "worker died",
@@ -148,9 +149,11 @@ def _grid(x_axis: Axis, y_axis: Axis, height: int, x_name: str) -> str:
             f'<line class="tickmark" x1="{x}" x2="{x}" y1="{height}" y2="{height + 4}"/>'
             f'<text class="tick" x="{x}" y="{height + 18}" text-anchor="middle">{escape(label)}</text>'
         )
+    # A long name has no room beside the first tick: it stands above the end of the axis.
+    x, y = ("-8", height + 18) if len(x_name) <= MAX_NAME_BESIDE else ("100%", height - 6)
     parts.append(
         f'<line class="base" x1="0" x2="100%" y1="{height}" y2="{height}"/>'
-        f'<text class="tick name" x="-8" y="{height + 18}" text-anchor="end">{escape(x_name)}</text>'
+        f'<text class="tick name" x="{x}" y="{y}" text-anchor="end">{escape(x_name)}</text>'
     )
     return "".join(parts)
 

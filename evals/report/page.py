@@ -19,6 +19,7 @@ from evals.report.record import RunRecord, read_run
 from evals.report.results import results_section
 from evals.report.rewards import rewards_section
 from evals.report.rollouts import rollouts_section
+from evals.report.tasks import tasks_section
 from seedbed import __version__
 from seedbed.errors import UsageError
 from seedbed.files import write_atomic
@@ -46,6 +47,7 @@ def render(record: RunRecord, now: float) -> str:
     sections = [
         header_section(record, now),
         results_section(record),
+        tasks_section(record),
         rewards_section(record),
         rollouts_section(record),
         curves_section(record),

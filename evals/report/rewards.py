@@ -1,9 +1,7 @@
 """What a reward model's evaluation found: how often it is right, and whether it knows when."""
 
-import numpy as np
-
-from evals.report.charts import Chart, Series, line_chart
 from evals.report.record import Row, RunRecord, number
+from evals.report.reliability import Curve, reliability_chart
 from evals.report.tables import card, facts, interval
 
 
@@ -18,23 +16,16 @@ def rewards_section(record: RunRecord) -> str:
 
 def _reliability(result: Row) -> str:
     fit = result.get("calibration") or {}
-    series = [Series("as sure as right", np.array([0.5, 1.0]), np.array([0.5, 1.0]), style="faint")]
-    for label, name, tone in (
-        ("as it is", "reliability", "train"),
-        ("at the fitted temperature", "reliability_after", "validation"),
-    ):
-        rows = fit.get(name) or []
-        x = np.array([row["confidence"] for row in rows])
-        series.append(Series(label, x, np.array([row["accuracy"] for row in rows]), tone=tone))  # type: ignore[arg-type]
-    return line_chart(
-        Chart(
-            "Reliability",
-            "share of pairs in the raters' order",
-            series,
-            x_name="confidence",
-            note="Bins of confidence in the better answer; pairs that the temperature was not fitted on.",
-            x_range=(0.5, 1.0),
-        )
+    curves = [
+        Curve("as it is", fit.get("reliability") or [], "train"),
+        Curve("at the fitted temperature", fit.get("reliability_after") or [], "validation"),
+    ]
+    return reliability_chart(
+        "Reliability",
+        "share of pairs in the raters' order",
+        curves,
+        "Bins of confidence in the better answer; pairs that the temperature was not fitted on.",
+        lowest=0.5,
     )
 
 

@@ -167,6 +167,16 @@ def test_the_interval_of_one_document_is_json():
     }
 
 
+def test_a_folder_of_a_few_documents_is_not_sure_of_itself():
+    """Four files would have an interval as if their spread were known, and half of it is missing."""
+    scores = [
+        DocumentScore(str(n), "a", bits, 100, 30) for n, bits in enumerate((180.0, 200.0, 210.0, 220.0))
+    ]
+    found = bits_per_byte(scores)
+    spread = np.std([1.8, 2.0, 2.1, 2.2], ddof=1) / 2
+    assert found.high - found.low == pytest.approx(2 * 3.1824 * spread, rel=0.02)
+
+
 def test_the_digest_of_items_tells_texts_apart():
     """Two results are comparable only if they are of the same bytes, and the digest is how one knows."""
     a, b = item(b"ab", "x"), item(b"c", "y")

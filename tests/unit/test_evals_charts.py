@@ -202,3 +202,11 @@ def test_numbers_are_short():
         "3.3B",
         "not a number",
     ]
+
+
+@pytest.mark.parametrize(("name", "inside"), [("step", False), ("confidence", True)])
+def test_long_names_of_axes_stay_inside_the_plot(name, inside):
+    """Such as "confidence", they would run over the first tick and out of its card."""
+    html = line_chart(chart([1.0, 2.0, 3.0], x_name=name))
+    [text] = Elements(html).of_class("tick", "name")
+    assert (text["x"] == "100%") == inside

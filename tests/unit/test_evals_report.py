@@ -6,13 +6,16 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from synthetic_run import BEGIN, HOSTILE, evaluation, make_run, train_row
 
-from evals.report import write_report
+from evals.report import verdicts, write_report
 from evals.report.curves import marks_of
 from evals.report.page import render
 from evals.report.record import read_run
+from evals.report.tasks import histories_of
+from evals.task_results import ItemScores, summarize, write_scores
 from seedbed.errors import UsageError
 from seedbed.files import append_line, write_json
 
@@ -273,3 +276,89 @@ def test_a_reward_model_has_its_reliability_drawn(run_dir):
     # Untrained, or of an older version: nothing to be drawn.
     write_json(run_dir / "evals" / "preferences-step-240.json", {**result, "calibration": {}})
     assert "the shorter answer" in page_of(run_dir).text
+
+
+def task_rows(num_items: int = 240) -> list[dict]:
+    """Questions in three sources, with the likelihoods of four choices."""
+    draw = np.random.default_rng(0)
+    rows = []
+    for number in range(num_items):
+        gold, likelihoods = int(draw.integers(4)), draw.normal(-9, 1, 4)
+        likelihoods[gold] += 0.8
+        rows.append(
+            {
+                "item": f"q{number}",
+                "cluster": f"d{number // 4}",
+                "source": ("law", "code", HOSTILE)[number % 3],
+                "gold": gold,
+                "log_likelihoods": likelihoods.tolist(),
+                "choice_bytes": [5, 6, 7, 8],
+            }
+        )
+    return rows
+
+
+def task_result(step: int, **changes) -> dict:
+    found = summarize("quiz", ItemScores(task_rows(), "ab" * 32), ["accuracy", "ece"], "quiz.jsonl").as_json()
+    return {"task": "quiz", "step": step, "time": BEGIN + step, **found, **changes}
+
+
+def test_tasks_are_shown_with_intervals_sources_calibration_and_growth(run_dir: Path):
+    """A score would stand there without how sure it is, where it fails and whether it grows."""
+    for step in (80, 160, 240):
+        write_json(run_dir / "evals" / f"quiz-step-{step}.json", task_result(step))
+    other = task_result(200, items="cd" * 32)
+    write_json(run_dir / "evals" / "quiz-step-200-cdcdcdcd.json", other)
+    html = render(read_run(run_dir), NOW)
+    page, found = Page(html), task_result(240)
+    low, value, high = (found["metrics"]["accuracy"][key] for key in ("low", "value", "high"))
+    assert f"quiz accuracy {value:.3f} {low:.3f}\N{EN DASH}{high:.3f} 240 60 documents 240" in page.text
+    assert "choice_probability (beside accuracy)" in page.text
+    assert "quiz: accuracy more is better all" in page.text
+    assert "quiz: reliability share right" in page.text
+    # The one of step 200 was asked other questions.
+    assert [row["step"] for row in histories_of(read_run(run_dir))[0]] == [80, 160, 240]
+    assert "quiz: choice_probability probability of the right choice" in page.text
+    assert HOSTILE not in html
+
+
+def test_task_results_of_another_version_cost_no_report(run_dir: Path):
+    """One odd file would hide a whole run."""
+    good = task_result(240)
+    for number, changes in enumerate(
+        (
+            {"metrics": 3},
+            {"metrics": {"accuracy": 4}},
+            {"metrics": {"accuracy": {"value": None, "items": "many"}}, "metric": "other"},
+            {"reliability": [{"accuracy": 1}], "by_source": {"law": {}}},
+            {"by_source": {"law": {"accuracy": {"value": 0.0}}}, "metrics": {"accuracy": {"value": 0}}},
+        )
+    ):
+        write_json(run_dir / "evals" / "quiz.json", {**good, "task": f"quiz{number}", **changes})
+        assert "gpt-demo" in page_of(run_dir).text
+
+
+def test_a_checkpoint_stands_beside_the_one_before_it(run_dir: Path):
+    """Two intervals that overlap would be read as no progress."""
+    for step, gain in ((160, 0.0), (240, 0.25)):
+        rows = task_rows()
+        for row in rows:
+            row["log_likelihoods"][row["gold"]] += gain
+        found = ItemScores(rows, "ab" * 32)
+        write_scores(run_dir / "evals" / f"quiz-{step}.jsonl", found)
+        result = summarize("quiz", found, ["choice_probability"], f"quiz-{step}.jsonl").as_json()
+        write_json(run_dir / "evals" / f"quiz-step-{step}.json", {"task": "quiz", "step": step, **result})
+    assert "quiz choice_probability 160 to 240 better +0.0" in page_of(run_dir).text
+    odd = [{**row, "log_likelihoods": "many"} for row in task_rows()]
+    for text in ('{"item": "q0"}', '{"item', "3\n4\n", "\n".join(map(json.dumps, odd))):
+        (run_dir / "evals" / "quiz-160.jsonl").write_text(text)
+        page = page_of(run_dir)
+        assert "160 to 240" not in page.text
+        assert "quiz choice_probability" in page.text
+
+
+def test_a_result_does_not_lead_out_of_its_folder(run_dir: Path):
+    """A run from somewhere else could have the report read any file."""
+    (run_dir / "outside.jsonl").write_text("")
+    for name in ("../outside.jsonl", str(run_dir / "outside.jsonl"), "..", ""):
+        assert verdicts._scores({"scores": name, "items": "x"}, run_dir / "evals") is None

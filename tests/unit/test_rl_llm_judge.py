@@ -3,6 +3,7 @@ verdicts."""
 
 import pytest
 
+from evals.judging import compared_by
 from seedbed.errors import UsageError
 from tests.llm_endpoint import endpoint_of, longer
 from training.rl import llm_judge as judge_module
@@ -141,3 +142,15 @@ def test_settings_of_a_judge_are_read_or_refused(tmp_path):
             judge_config(path)
     with pytest.raises(UsageError, match="cannot be read"):
         judge_config(tmp_path / "none.toml")
+
+
+def test_a_judge_that_takes_what_it_reads_first_gives_nobody_a_win(endpoint):
+    """The model whose answers happen to be shown first would win the evaluation."""
+    endpoint.decide = lambda first, second: "A"
+    prompts, first, second = ["p", "q", "r"], ["one", "two", "three"], ["four", "five", "six"]
+    found, each = compared_by(judge(endpoint), prompts, first, second)
+    assert (found.rate.value, found.wins, found.ties, found.inconsistent) == (0.5, 0, 3, 3)
+    assert [one.is_consistent for one in each] == [False] * 3
+    endpoint.decide = longer
+    found, _ = compared_by(judge(endpoint), prompts, second, first)
+    assert (found.wins, found.ties, found.losses, found.failed) == (2, 0, 1, 0)

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-NUM_BINS = 10
+from seedbed import calibration
+
 # Beyond these the likelihood has no maximum: all pairs are in one order.
 MIN_SCALE, MAX_SCALE = 1e-4, 1e4
 
@@ -25,14 +26,11 @@ def expected_calibration_error(differences_N: NDArray[np.float64], temperature: 
 
     A tie has confidence 1/2 and is half right.
     """
-    if not len(differences_N):
-        return math.nan
-    rows = reliability(differences_N, temperature)
-    return sum(abs(row.accuracy - row.confidence) * row.pairs for row in rows) / len(differences_N)
+    return calibration.expected_calibration_error(*_judged(differences_N, temperature), lowest=0.5)
 
 
 class Reliability(NamedTuple):
-    """One bin of a reliability diagram (DeGroot and Fienberg 1983): means over the pairs in it."""
+    """One bin of a reliability diagram: means over the pairs in it."""
 
     confidence: float
     accuracy: float
@@ -41,14 +39,16 @@ class Reliability(NamedTuple):
 
 def reliability(differences_N: NDArray[np.float64], temperature: float = 1.0) -> list[Reliability]:
     """The bins that hold pairs, from the least sure on."""
-    confidence_N = _sigmoid(np.abs(differences_N) / temperature)
+    rows = calibration.reliability(*_judged(differences_N, temperature), lowest=0.5)
+    return [Reliability(*row) for row in rows]
+
+
+def _judged(
+    differences_N: NDArray[np.float64], temperature: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Confidence in the better answer, and whether that is right."""
     right_N = (differences_N > 0) + 0.5 * (differences_N == 0)
-    bins_N = np.minimum(((confidence_N - 0.5) * 2 * NUM_BINS).astype(int), NUM_BINS - 1)
-    chosen = [bins_N == number for number in np.unique(bins_N)]
-    return [
-        Reliability(float(confidence_N[here].mean()), float(right_N[here].mean()), int(here.sum()))
-        for here in chosen
-    ]
+    return _sigmoid(np.abs(differences_N) / temperature), right_N
 
 
 def fitted_temperature(differences_N: NDArray[np.float64]) -> float:
