@@ -12,7 +12,6 @@ from data.build import build_dataset
 from data.config import DataConfig
 from data.examples.table import ExampleTable
 from data.shards import Dataset
-from data.tokenizers import load_tokenizer
 from seedbed.errors import DataError, UsageError
 from tests.integration.test_fine_tuning import data, lines, pretrained, recipe, sentence, trained
 from tests.llm_endpoint import endpoint_of, longer
@@ -192,9 +191,8 @@ def test_who_cannot_judge_is_refused(policy, rewards, tmp_path):
         RewardScorer([policy])
 
 
-def test_how_far_members_of_an_ensemble_are_apart_is_recorded(rewards):
+def test_how_far_members_of_an_ensemble_are_apart_is_recorded(rewards, tmp_path):
     """A policy that has found what only one of them likes would look as good as one that all like."""
-    tokenizer = load_tokenizer(load_model(rewards[0]).tokenizer_path)
     group = Group(0, 1, torch.device("cpu"))
     answers = [
         Rollout(n, (5, 6, 7), tuple(range(8, 10 + n)), (-1.0,) * (2 + n), "", True) for n in range(1, 4)
@@ -202,9 +200,8 @@ def test_how_far_members_of_an_ensemble_are_apart_is_recorded(rewards):
 
     def judged(*runs):
         settings = RlConfig(rewards=tuple(f"model:{run}" for run in runs), combine="worst")
-        found = Judge(settings, tokenizer, frozenset(), group).rewards(
-            [Judged(one, "", "") for one in answers]
-        )
+        judge = Judge(settings, group, tmp_path)
+        found = judge.rewards([Judged(one, "", "", "") for one in answers])
         return [one.with_reward(reward) for one, reward in zip(answers, found, strict=True)]
 
     alone = [judged(run) for run in rewards]
