@@ -63,11 +63,10 @@ def run(quick: bool) -> dict[str, Any]:
         chain = Path(given).resolve() if given else Path(folder)
         study = Path(folder) / "study" if quick or not given else chain / "overoptimisation"
         study.mkdir(parents=True, exist_ok=True)
-        num_seeds = 2 if quick else MEMBERS
         _chain(chain, quick)
-        members = _members(chain, study, num_seeds, quick)
-        found = _runs(chain, study, members, quick)
-    return {"seeds": num_seeds} | summarised(found)
+        members = _members(chain, study, 2 if quick else MEMBERS, quick)
+        found = _runs(chain, study, members, 1 if quick else len(members), quick)
+    return {"members": len(members), "seeds": len(found["single"])} | summarised(found)
 
 
 def _trained(folder: Path, recipe: str, run: Path, settings: Sequence[str], *arguments: str) -> Path:
@@ -111,10 +110,12 @@ def _members(chain: Path, study: Path, count: int, quick: bool) -> list[Path]:
     return normal
 
 
-def _runs(chain: Path, study: Path, members: list[Path], quick: bool) -> dict[str, list["Curves"]]:
+def _runs(
+    chain: Path, study: Path, members: list[Path], seeds: int, quick: bool
+) -> dict[str, list["Curves"]]:
     """Of each condition and seed; several at once."""
     asked: dict[tuple[str, int], tuple[str, ...]] = {}
-    for seed, own in enumerate(members):
+    for seed, own in enumerate(members[:seeds]):
         common = (f"run.seed={seed}", f'rl.critic="{own}"', "engine.num_ranks=1", "engine.threads_per_rank=1")
         common += (*FEW, *FEW_ANSWERS) if quick else ()
         for name, how in CONDITIONS.items():
@@ -133,8 +134,7 @@ def _runs(chain: Path, study: Path, members: list[Path], quick: bool) -> dict[st
         }
         finished = {key: future.result() for key, future in waited.items()}
     return {
-        name: [Curves.of(finished[name, seed]) for seed in range(len(members))]
-        for name in (*CONDITIONS, "healthy")
+        name: [Curves.of(finished[name, seed]) for seed in range(seeds)] for name in (*CONDITIONS, "healthy")
     }
 
 

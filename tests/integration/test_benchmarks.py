@@ -8,9 +8,9 @@ import pytest
 from tests.conftest import ROOT, run_command
 
 
-def run(tmp_path, script: str, *arguments: str) -> dict:
+def run(tmp_path, script: str, *arguments: str, timeout_s: float = 180) -> dict:
     command = [sys.executable, "-P", str(ROOT / "benchmarks" / script), *arguments]
-    outcome = run_command(command, timeout_s=180, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
+    outcome = run_command(command, timeout_s=timeout_s, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
     assert outcome.code == 0, outcome.stderr
     return json.loads(outcome.stdout)
 
@@ -45,7 +45,7 @@ def test_the_benchmark_of_plans(tmp_path, section):
 @pytest.mark.parametrize("section", ["randomwalks", "iteration", "overoptimisation"])
 def test_the_benchmark_of_rewards(tmp_path, section):
     """A graph's walks for a few steps, one iteration of a small model, and a study of a few iterations."""
-    found = run(tmp_path, "rl.py", "--quick", "--only", section)[section]
+    found = run(tmp_path, "rl.py", "--quick", "--only", section, timeout_s=600)[section]
     if section == "randomwalks":
         assert 0 < found["seeds"][0]["after"]["drawn"] <= 1
     elif section == "overoptimisation":
