@@ -45,6 +45,7 @@ from seedbed.statistics import Estimate, mean_interval, share_interval
 from training.metrics import read_events, surviving_rows
 from training.run_directory import read_json
 
+PARTS = ("runs/sft", "runs/rm", "comparisons.jsonl")
 MEMBERS = 4
 SMOOTHED = 5
 OPTIMISED = ("rl.kl=0.001", "rl.max_kl=0", "optimizer.lr=2e-4", "run.steps=224")
@@ -61,6 +62,9 @@ def run(quick: bool) -> dict[str, Any]:
     given = os.environ.get("SEEDBED_CHAIN")
     with tempfile.TemporaryDirectory() as folder:
         chain = Path(given).resolve() if given else Path(folder)
+        if quick and not all((chain / part).exists() for part in PARTS):
+            # What a few steps give has no place beside real runs.
+            chain = Path(folder)
         study = Path(folder) / "study" if quick or not given else chain / "overoptimisation"
         study.mkdir(parents=True, exist_ok=True)
         _chain(chain, quick)
@@ -89,7 +93,8 @@ def _chain(chain: Path, quick: bool) -> None:
         prompts = "60" if quick else "2000"
         asked = ["--answers", "4", "--prompts", prompts, "--as", "preference", "--out", "comparisons.jsonl"]
         seedbed(chain, "data", "judge", str(sft), *asked)
-    _trained(chain, "rm-demo", runs / "rm", few, "--init-from", str(sft))
+    if not (runs / "rm").is_dir():
+        _trained(chain, "rm-demo", runs / "rm", few, "--init-from", str(sft))
 
 
 def _members(chain: Path, study: Path, count: int, quick: bool) -> list[Path]:
