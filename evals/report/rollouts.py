@@ -98,8 +98,9 @@ def by_distance(
             for mark in marks
             if math.isfinite(where.get(mark.x, math.nan))
         ],
-        x_name="root of the divergence from the reference, in nats",
-        note="Where gold falls while the reward rises, the reward is over-optimised (Gao et al. 2023).",
+        x_name="d",
+        note="d is the root of the divergence from the reference, in nats. Where gold falls while the reward "
+        "rises, the reward is over-optimised (Gao et al. 2023).",
     )
 
 
