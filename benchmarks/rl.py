@@ -6,12 +6,14 @@
 are drawn, and of 20 that are the likeliest, before and after. `iteration`: one PPO iteration of a GPT of 6
 layers and 384 wide with a critic of its size, 64 prompts of about 64 tokens, 64 new ones, 4 epochs, two
 threads: seconds by phase, and how fast weights reach the generator, in fp32 and at the defaults.
+`overoptimisation`: gold while policies are optimised against one reward model or four, and what the watch
+says of it; some 40 minutes, less with $SEEDBED_CHAIN. Its protocol is in rl_bench/overoptimisation.py.
 """
 
 import sys
 from pathlib import Path
 
-SECTIONS = ("randomwalks", "iteration")
+SECTIONS = ("randomwalks", "iteration", "overoptimisation")
 
 if __name__ == "__main__":
     # Last, since this folder holds files with the names of packages.

@@ -30,6 +30,8 @@ class Console:
         "not_profiled",
         "stopped_early",
         "best_restored",
+        "over_optimised",
+        "reward_in_doubt",
     )
 
     def __init__(self, config: Config, stream: TextIO | None = None) -> None:

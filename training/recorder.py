@@ -24,6 +24,8 @@ class Recorder:
         self.run, self.config, self.rank, self.attempt = run, config, rank, attempt
         self.best: tuple[float, int] | None = None
         """Validation loss and step of the best checkpoint that is on disk."""
+        self.needed: set[int] = set()
+        """Steps that are kept for another reason."""
         self._productive_s = 0.0
         self._worked_s = 0.0
         self._started = time.time()
@@ -82,7 +84,7 @@ class Recorder:
         try:
             best_step = self.best[1] if self.best and settings.keep_best else None
             before = [step for step in list_steps(self.run.path) if step < (result.trouble or 0)]
-            kept = {best_step, max(before, default=None)}
+            kept = {best_step, max(before, default=None), *self.needed}
             retain(self.run.path, settings.keep, settings.keep_every, kept)
         except OSError as error:
             self.event("retention_failed", f"old checkpoints could not be deleted: {error}")

@@ -20,7 +20,7 @@ from evals.report.series import finite_runs, thin
 
 Tone = Literal["train", "validation", "plain"]
 Style = Literal["line", "faint", "dots"]
-MarkKind = Literal["attempt", "death", "checkpoint"]
+MarkKind = Literal["attempt", "death", "checkpoint", "alarm"]
 
 HEIGHT = 190
 TALL = 280
@@ -30,6 +30,7 @@ MARK_NAMES: dict[MarkKind, str] = {
     "attempt": "new attempt",
     "death": "worker died",
     "checkpoint": "checkpoint saved",
+    "alarm": "gold falls",
 }
 
 

@@ -8,9 +8,9 @@ import pytest
 from tests.conftest import ROOT, run_command
 
 
-def run(tmp_path, script: str, *arguments: str) -> dict:
+def run(tmp_path, script: str, *arguments: str, timeout_s: float = 180) -> dict:
     command = [sys.executable, "-P", str(ROOT / "benchmarks" / script), *arguments]
-    outcome = run_command(command, timeout_s=180, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
+    outcome = run_command(command, timeout_s=timeout_s, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
     assert outcome.code == 0, outcome.stderr
     return json.loads(outcome.stdout)
 
@@ -42,11 +42,18 @@ def test_the_benchmark_of_plans(tmp_path, section):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("section", ["randomwalks", "iteration"])
+@pytest.mark.parametrize("section", ["randomwalks", "iteration", "overoptimisation"])
 def test_the_benchmark_of_rewards(tmp_path, section):
-    """A graph's walks for a few steps, and one iteration of a small model."""
-    found = run(tmp_path, "rl.py", "--quick", "--only", section)[section]
+    """A graph's walks for a few steps, one iteration of a small model, and a study of a few iterations."""
+    found = run(tmp_path, "rl.py", "--quick", "--only", section, timeout_s=600)[section]
     if section == "randomwalks":
         assert 0 < found["seeds"][0]["after"]["drawn"] <= 1
+    elif section == "overoptimisation":
+        assert set(found["conditions"]) == {"single", "worst", "penalised", "healthy"}
+        apart = {name: one["by_iteration"]["disagreement"] for name, one in found["conditions"].items()}
+        assert apart["single"] is None
+        assert min(apart["worst"]) > 0
+        assert found["conditions"]["single"]["against_single"]["value"] == 0
+        assert found["false_alarms"]["told"] == 0
     else:
         assert sum(found["fp32"]["share"].values()) == pytest.approx(1, abs=0.01)

@@ -1,10 +1,12 @@
 """A policy's answers, judged, become rows that train the next policy: best-of-n, rejection, comparisons."""
 
 import json
+import statistics
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from data.build import build_dataset
 from data.config import DataConfig
@@ -14,10 +16,16 @@ from seedbed.errors import DataError, UsageError
 from tests.integration.test_fine_tuning import data, lines, pretrained, recipe, sentence, trained
 from tests.llm_endpoint import endpoint_of, longer
 from training.checkpoint.models import load_model
+from training.engines import Group
 from training.rewards.comparisons import Sampling, _prompts, compare, sampled
 from training.rewards.judges import LanguageModel, RewardModels
 from training.rewards.scoring import RewardScorer
+from training.rl.judging import Judge
 from training.rl.llm_judge import JudgeConfig, LlmJudge
+from training.rl.rollouts import Rollout
+from training.rl.scores import summary
+from training.rl.settings import RlConfig
+from training.rl.sources import Judged
 
 __all__ = ["data", "pretrained"]
 SAMPLING = Sampling(num_prompts=12, num_answers=4, temperature=1.0)
@@ -181,3 +189,28 @@ def test_who_cannot_judge_is_refused(policy, rewards, tmp_path):
         compare(policy, tmp_path / "out.jsonl", Sampling(num_answers=1))
     with pytest.raises(UsageError, match="no reward model"):
         RewardScorer([policy])
+
+
+def test_how_far_members_of_an_ensemble_are_apart_is_recorded(rewards, tmp_path):
+    """A policy that has found what only one of them likes would look as good as one that all like."""
+    group = Group(0, 1, torch.device("cpu"))
+    answers = [
+        Rollout(n, (5, 6, 7), tuple(range(8, 10 + n)), (-1.0,) * (2 + n), "", True) for n in range(1, 4)
+    ]
+
+    def judged(*runs):
+        settings = RlConfig(rewards=tuple(f"model:{run}" for run in runs), combine="worst")
+        judge = Judge(settings, group, tmp_path)
+        found = judge.rewards([Judged(one, "", "", "") for one in answers])
+        return [one.with_reward(reward) for one, reward in zip(answers, found, strict=True)]
+
+    alone = [judged(run) for run in rewards]
+    together = judged(*rewards)
+    for one, *members in zip(together, *alone, strict=True):
+        scores = [member.reward.total for member in members]
+        assert one.reward.total == pytest.approx(min(scores))
+        assert one.reward.deviation == pytest.approx(statistics.pstdev(scores))
+    told = summary(together, [])
+    assert told["disagreement"] == pytest.approx(statistics.fmean(one.reward.deviation for one in together))
+    assert told["disagreement"] > 0
+    assert summary(alone[0], [])["disagreement"] is None

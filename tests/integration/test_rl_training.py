@@ -16,7 +16,7 @@ from evals.report.page import write_report
 from seedbed.errors import ConfigError, TrainingError, UsageError
 from tests.llm_endpoint import endpoint_of, longer
 from tests.one_rank import train
-from training.checkpoint.layout import step_dir
+from training.checkpoint.layout import list_steps, step_dir
 from training.checkpoint.models import load_model
 from training.checkpoint.reader import Checkpoint
 from training.metrics import read_events, surviving_rows
@@ -72,6 +72,10 @@ def rare(prompts, answers, rows):
         float("nan") if answer.startswith(" al") else float(answer.startswith((" g", " d")))
         for answer in answers
     ]
+
+def some(prompts, answers, rows):
+    shares = vowels(prompts, answers, rows)
+    return [share * (2.4 - share) for share in shares]
 
 def nan(prompts, answers, rows):
     return [float("nan") for _ in answers]
@@ -229,6 +233,40 @@ def test_gold_is_measured_and_not_learned_from(prepared, tmp_path):
     assert "Reward by distance" in write_report(run).read_text()
 
 
+def test_a_run_whose_gold_falls_ends_alike_from_wherever_it_goes_on_or_goes_back(prepared, tmp_path):
+    """Gold is best at 1.2 vowels for 8 letters; the reward asks for more, until all are vowels."""
+    gold = f'kl = 0.0\nmax_kl = 0.0\ngold = ["{prepared.folder}/rewards.py:some"]'
+    recipe = prepared.recipe("grpo", 120, prepared.reward() + "\n" + gold)
+    saved = ("checkpoint.every_steps=1", "checkpoint.keep=999", "rl.over_optimised=stop")
+    run = trained(tmp_path, recipe, "run", *saved, init_from=prepared.policy)
+    (told,) = [event for event in read_events(run) if event["kind"] == "over_optimised"]
+    last = told["step"]
+    assert 40 < last < 110
+    assert told["gold_after"] < told["gold_before"] - 0.1
+    assert told["reward_after"] > told["reward_before"] + 0.2
+    assert "stopped early" in read_events(run)[-1]["message"]
+    assert Checkpoint.open(step_dir(run, last)).step == max(row["step"] for row in rows(run, "train"))
+    whole, watched = full_hash(run, last), Checkpoint.open(step_dir(run, last)).read("watch/iterations")
+    # At the end there is nothing to do; before it, the same run is trained again.
+    for step in (last, last - 3):
+        again, _ = resume(run, [], from_step=step)
+        train(again, tmp_path / f"group-{step}")
+        assert full_hash(run, last) == whole
+        seen_again = Checkpoint.open(step_dir(run, last)).read("watch/iterations")
+        assert torch.equal(seen_again.nan_to_num(), watched.nan_to_num())
+        assert not step_dir(run, last + 1).exists()
+    seen = rows(run, "rollouts")
+    means = np.convolve([row["gold"] for row in seen], np.full(4, 0.25), mode="valid")
+    best = seen[int(np.argmax(means)) + 3]["step"]
+    assert 20 < best < last
+
+    back = trained(tmp_path, recipe, "back", "rl.over_optimised=best", init_from=prepared.policy)
+    assert list_steps(back)[-1] == best
+    assert full_hash(back, best) == full_hash(run, best)
+    assert max(row["step"] for row in rows(back, "rollouts")) == best
+    assert f"gold was best at step {best}" in read_events(back)[-1]["message"]
+
+
 def test_the_rest_of_an_iteration_is_passed_over_when_the_policy_has_moved_too_far(prepared, tmp_path):
     recipe = prepared.recipe("grpo", 6, prepared.reward() + "\nepochs = 4\nstop_kl = 1e-9")
     run = trained(tmp_path, recipe, "run", init_from=prepared.policy)
@@ -384,6 +422,7 @@ ACCURATE = 'rl.rewards=["accuracy"]'
         ("ppo", ['rl.rewards=["model:{policy}"]'], "is no reward model"),
         ("ppo", [ACCURATE, "rl.critic={policy}"], "is no reward model"),
         ("ppo", [ACCURATE, "rl.dual_clip=0.5"], "is not above 1"),
+        ("ppo", [ACCURATE, "rl.over_optimised=stop"], "needs rl.gold"),
         ("ppo", [ACCURATE, "rl.kl=0", "rl.kl_target=1"], "needs an rl.kl above 0"),
         ("grpo", [ACCURATE, "rl.critic_warmup=2"], "rl.critic_warmup = 2 does nothing for grpo"),
         ("rloo", [ACCURATE, "rl.baseline=false"], "rl.baseline = False does nothing for rloo"),

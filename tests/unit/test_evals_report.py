@@ -181,6 +181,43 @@ def test_a_run_that_has_just_begun_has_a_report(tmp_path: Path, rows: int):
     assert ("No step has been recorded yet." in page.text) == (rows == 0)
 
 
+def rollouts(run_dir: Path, far: float, gold: bool = True) -> None:
+    """40 iterations whose gold is 0.5 + d (1.2 - 0.6 ln d), which is highest at d = e."""
+    run_dir.mkdir()
+    (run_dir / "config.toml").write_text("[run]\nsteps = 160\n")
+    for number in range(40):
+        d = far * number / 39
+        row = {"kind": "rollouts", "attempt": 0, "step": 4 * number + 1, "time": BEGIN + number, "kl": d * d}
+        row |= {"reward": d, "disagreement": 0.1 * d, "answer_tokens": 20.0}
+        row["gold"] = 0.5 + d * (1.2 - 0.6 * math.log(d or 1)) + 0.01 * (-1) ** number if gold else None
+        append_line(run_dir / "metrics.jsonl", row)
+    event = {"kind": "over_optimised", "time": NOW, "step": 121, "message": f"gold fell {HOSTILE}"}
+    append_line(run_dir / "events.jsonl", event)
+
+
+def test_gold_is_drawn_with_its_law_and_where_it_was_found_to_fall(tmp_path: Path):
+    """A reader would see dots, and not whether and where more of the reward is less of what is wanted."""
+    rollouts(tmp_path / "run", 5.0)
+    html = render(read_run(tmp_path / "run"), NOW)
+    page = Page(html)
+    for part in ("Disagreement", "gold falls", "gold, fitted", "reward, fitted", "gold: peak at 2.7"):
+        assert part in page.text, part
+    assert "another seed would go" in page.text
+    # On the four charts over steps, and on the one over distance.
+    assert page.titles("g").count("mark alarm") == 5
+    assert HOSTILE not in html
+
+
+@pytest.mark.parametrize(("far", "gold"), [(0.0, True), (0.3, True), (5.0, False)])
+def test_gold_that_determines_no_law_is_no_error(tmp_path: Path, far: float, gold: bool):
+    """A run of a few iterations, or one without gold, has a report too."""
+    rollouts(tmp_path / "run", far, gold)
+    text = page_of(tmp_path / "run").text
+    assert "Rollouts" in text
+    assert ("gold: alpha" in text) == (gold and far > 0)
+    assert ("too near for it to show" in text) == (gold and far > 0)
+
+
 RECORDS = ("plan.json", "recipe.json", "status.json", "metrics.jsonl", "events.jsonl", "samples.jsonl")
 
 

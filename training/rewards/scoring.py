@@ -60,7 +60,11 @@ class RewardScorer:
 
     def score(self, sequences: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
         """[N] one reward of each sequence; what is beyond the context is left out."""
-        return combine(self.by_member(sequences), self.how, self.penalty)
+        return self.together(self.by_member(sequences))
+
+    def together(self, rewards_MN: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[M, N] -> [N]: what members gave, put together."""
+        return combine(rewards_MN, self.how, self.penalty)
 
     @torch.no_grad()
     def by_member(self, sequences: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:

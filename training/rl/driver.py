@@ -14,8 +14,8 @@ iteration.
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,8 +42,9 @@ from training.rl.kl import ESTIMATORS, KlController
 from training.rl.losses import importance
 from training.rl.objectives import RolloutObjective, token_log_probs
 from training.rl.pretraining import answers_of
+from training.rl.record import IterationRecord
 from training.rl.rollouts import Rollout, RolloutTensors, keep_newest, tensors_of
-from training.rl.scores import RewardMoments, summary
+from training.rl.scores import RewardMoments
 from training.rl.settings import ALGORITHMS
 from training.rl.weights import Clock, same_on_all_ranks
 from training.rl.workers import Policy, Reference
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
     from training.trainer import Trainer
 
 STATE = "rl/state"
+WATCH = "watch/iterations"
+"""Not among what a hash of the state is taken of: gold is measured, and may be left out."""
 MOST_IN_VAIN = 10
 """Iterations without anything to learn, one after another, that end a run."""
 
@@ -77,6 +80,7 @@ class Reinforcement:
         self.asking = Asking(self.config, trainer.task, self.policy, self.judge, trainer.recorder)
         gold = self.settings.model_copy(update={"rewards": self.settings.gold, "weights": ()})
         self.gold = Judge(gold, group, verdicts) if gold.rewards else None
+        self.record = IterationRecord(self.settings, trainer.recorder, self.gold)
         self.kl = KlController(self.settings.kl, self.settings.kl_target or None, self.settings.kl_horizon)
         self.moments = RewardMoments()
         self.bands = replace(Bands.of(self.config.engine.precision), kl=self.settings.max_kl or math.inf)
@@ -145,7 +149,18 @@ class Reinforcement:
         self._learn_from(batch, mask_NT, old_NT, reference_NT, values_NT, credit)
         clock.begin("")
         self._keep(rollouts, state)
-        self._record(kept, left_out, credit, clock, state, generator_apart=apart, refreshed_bytes=num_bytes)
+        self.record.add(
+            state.step + 1,
+            kept,
+            left_out,
+            partial(self.asking.with_examples, self._iteration),
+            clock,
+            iteration=self._iteration,
+            kl=credit.kl_of_answer,
+            kl_coefficient=self.kl.coefficient,
+            generator_apart=apart,
+            refreshed_bytes=num_bytes,
+        )
         if self._is_first:
             self._check_first(state)
         self._is_first = False
@@ -224,33 +239,6 @@ class Reinforcement:
         if self.trainer.group.rank == 0 and self.settings.keep_rollouts:
             keep_newest(self.trainer.run.path, state.step, rollouts, self.settings.keep_rollouts)
 
-    def _record(
-        self,
-        kept: list[Rollout],
-        left_out: list[Rollout],
-        credit: Credit,
-        clock: Clock,
-        state: TrainState,
-        **measured: Any,
-    ) -> None:
-        self.trainer.recorder.row(
-            "rollouts",
-            state.step + 1,
-            iteration=self._iteration,
-            **summary(kept, left_out),
-            gold=self._gold(kept),
-            kl=credit.kl_of_answer,
-            kl_coefficient=self.kl.coefficient,
-            **{f"{name}_s": seconds for name, seconds in clock.seconds.items()},
-            **measured,
-        )
-
-    def _gold(self, kept: list[Rollout]) -> float | None:
-        """Mean of the rewards that are only measured; None without any."""
-        found = self.gold.rewards(self.asking.with_examples(self._iteration, kept)) if self.gold else []
-        totals = [one.total for one in found if not one.failure]
-        return fmean(totals) if totals else None
-
     def only_critic(self, state: TrainState) -> bool:
         """Whether the policy waits for the critic to know something."""
         warmup = self.settings.critic_warmup if self.critic else 0
@@ -287,6 +275,8 @@ class Reinforcement:
         if self.trainer.group.rank == 0:
             values = torch.tensor([self.kl.coefficient, *self.moments.state()], dtype=torch.float64)
             yield Shard(STATE, values, tuple(values.shape), (0,))
+            if len(seen := torch.from_numpy(self.record.watch.state())):
+                yield Shard(WATCH, seen, tuple(seen.shape), (0, 0))
             yield from self.stream.state(position)
             yield from self.asking.ahead.state()
 
@@ -294,6 +284,10 @@ class Reinforcement:
         coefficient, *moments = checkpoint.read(STATE).tolist()
         self.kl.load_state({"coefficient": coefficient})
         self.moments.load_state(moments)
+        # A branch may be given other rewards.
+        is_branch = self.trainer.run.record().get("forked_from", {}).get("step") == checkpoint.step
+        has_watch = checkpoint.names(WATCH) and not is_branch
+        self.record.load_state(checkpoint.read(WATCH).numpy() if has_watch else None)
         self._is_first = False
         self.objective.set_kl(coefficient if self.algorithm.kl_in == "loss" else 0.0)
         self.stream.load_state(checkpoint)
@@ -305,6 +299,7 @@ class Reinforcement:
         """As a run begins that has no checkpoint."""
         self.stream.learned = None
         self.asking.ahead.forget()
+        self.record.load_state(None)
         if self.critic:
             self.critic.initialize()
 

@@ -22,6 +22,8 @@ class Reward:
     parts: dict[str, float] = field(default_factory=dict)
     failure: Failure | None = None
     detail: str = ""
+    deviation: float | None = None
+    """Of what the members of an ensemble of reward models gave, if there are several."""
 
     @property
     def total(self) -> float:
@@ -52,12 +54,14 @@ def reward_of(name: str, value: object) -> Reward:
 def together(rewards: Iterable[Reward], weights: dict[str, float] | None = None) -> Reward:
     """The parts of several rewards of one answer, weighted by name; a failure of one is a failure of all."""
     parts: dict[str, float] = {}
+    deviation = None
     for reward in rewards:
         if reward.failure:
             return reward
+        deviation = reward.deviation if deviation is None else deviation
         for name, value in reward.parts.items():
             parts[name] = value * (weights or {}).get(name, 1.0)
-    return Reward(parts)
+    return Reward(parts, deviation=deviation)
 
 
 def failures(rewards: Iterable[Reward]) -> dict[str, int]:

@@ -53,6 +53,7 @@ def summary(kept: Sequence[Rollout], left_out: Sequence[Rollout]) -> dict[str, A
     for one in kept:
         for name, value in one.reward.parts.items() if one.reward else ():
             parts.setdefault(name, []).append(value)
+    deviations = [one.reward.deviation for one in kept if one.reward and one.reward.deviation is not None]
     missing = failures(one.reward for one in left_out if one.reward)
     every = [*kept, *left_out]
     return {
@@ -61,6 +62,7 @@ def summary(kept: Sequence[Rollout], left_out: Sequence[Rollout]) -> dict[str, A
         "failures": missing,
         "reward": fmean(totals),
         "reward_deviation": pstdev(totals),
+        "disagreement": fmean(deviations) if deviations else None,
         "reward_parts": {name: fmean(values) for name, values in parts.items()},
         "answer_tokens": fmean(len(one.answer) for one in every),
         "ended": fmean(one.ended for one in every),

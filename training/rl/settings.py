@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from training.sections import PLACEMENT, Section
+from training.sections import PLACEMENT, SCHEDULE, Section
 
 BUILT_IN = ("accuracy", "format", "parses", "python", "tests")
 """Rewards that need no file: see `RlConfig.rewards`."""
@@ -79,6 +79,9 @@ class RlConfig(Section):
     """What each of `rewards` is multiplied by; none: all by 1."""
     gold: tuple[str, ...] = Field((), strict=False, json_schema_extra=PLACEMENT)
     """Rewards that are measured of every answer and not learned from: whether the others can be believed."""
+    over_optimised: Literal["tell", "stop", "best"] = Field("tell", json_schema_extra=SCHEDULE)
+    """What follows when gold falls while the reward rises: an event; the run ends, too; or it ends and goes
+    back to the step of the best gold, each step with a new best being saved."""
     combine: Literal["mean", "worst", "penalised"] = "mean"
     """How several reward models judge together."""
     reward_timeout_s: float = Field(10.0, gt=0, json_schema_extra=PLACEMENT)
@@ -164,6 +167,11 @@ class RlConfig(Section):
                     f'rl.rewards: "{reward}" is none; there are {", ".join(BUILT_IN)}, "model:RUN", '
                     '"judge:FILE.toml" and "FILE.py:function"'
                 )
+        if self.over_optimised != "tell" and not self.gold:
+            raise ValueError(
+                f'rl.over_optimised = "{self.over_optimised}" needs rl.gold: without it nobody knows whether '
+                "the reward is"
+            )
         pairs = zip(self.rewards, self.weights, strict=False)
         if len({weight for reward, weight in pairs if reward.startswith(MODEL)}) > 1:
             raise ValueError("rl.weights: reward models are one ensemble and have one weight")

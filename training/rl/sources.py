@@ -106,7 +106,12 @@ class Models:
 
     def rewards(self, judged: Sequence[Judged]) -> list[Reward]:
         read = [np.array([*one.rollout.prompt, *one.rollout.answer], dtype=np.int64) for one in judged]
-        return [reward_of("model", float(score)) for score in self.scorer.score(read)]
+        scores_MN = self.scorer.by_member(read)
+        apart_N = scores_MN.std(axis=0).tolist() if len(scores_MN) > 1 else [None] * len(judged)
+        return [
+            replace(reward_of("model", score), deviation=apart)
+            for score, apart in zip(self.scorer.together(scores_MN).tolist(), apart_N, strict=True)
+        ]
 
     def close(self) -> None:
         pass
