@@ -2,13 +2,14 @@
 notation."""
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.heads import RewardModel
+from models.transformer import Transformer
 from seedbed.errors import ConfigError
 from training.objectives import LossSum
 from training.rl.kl import ESTIMATORS
@@ -59,11 +60,21 @@ class ValueBatch(NamedTuple):
     """[B, T]"""
 
 
-def token_log_probs(model: nn.Module, tokens: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-    """([B, T] log-probability of each next token, [B, T, V] logits over the temperature), float32."""
-    logits_BTV = model(tokens[:, :-1]).float() / temperature
-    chosen_BT = logits_BTV.gather(-1, tokens[:, 1:, None]).squeeze(-1)
-    return chosen_BT - logits_BTV.logsumexp(-1), logits_BTV
+def token_log_probs(
+    model: nn.Module, tokens: Tensor, mask: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """([B, T] of each next token where `mask` is true, 0 elsewhere; [N, V] of all tokens at these N places),
+    float32 log-probabilities.
+
+    Prompts get no logits: those are the largest tensors there are.
+    """
+    decoder, places_N = cast(Transformer, model), mask.flatten().nonzero().squeeze(1)
+    hidden_ND = decoder.hidden(tokens[:, :-1]).flatten(0, 1).index_select(0, places_N)
+    logits_NV = F.linear(hidden_ND, decoder.head_weight).float()
+    logs_NV = (logits_NV if temperature == 1 else logits_NV / temperature).log_softmax(-1)
+    next_N = tokens[:, 1:].flatten()[places_N]
+    chosen_N = logs_NV.gather(-1, next_N[:, None]).squeeze(-1)
+    return chosen_N.new_zeros(mask.numel()).index_copy(0, places_N, chosen_N).view(mask.shape), logs_NV
 
 
 def token_values(model: nn.Module, tokens: Tensor) -> Tensor:
@@ -117,12 +128,11 @@ class PolicyObjective:
         return self._parts(model, batch)
 
     def _parts(self, model: nn.Module, batch: PolicyBatch) -> dict[str, LossSum]:
-        new_BT, logits_BTV = token_log_probs(model, batch.tokens, self.temperature)
-        # Where nothing was sampled, whatever stands there may be impossible.
-        new_BT = torch.where(batch.mask, new_BT, 0.0)
+        new_BT, logs_NV = token_log_probs(model, batch.tokens, batch.mask, self.temperature)
         found = LOSSES[self.name](new_BT, batch.old, batch.advantages, batch.mask, self.clip)
         losses_BT = found.losses * batch.importance
-        entropies_BT = entropy(logits_BTV if self.entropy else logits_BTV.detach())
+        entropies_N = entropy(logs_NV if self.entropy else logs_NV.detach())
+        entropies_BT = torch.zeros_like(new_BT).masked_scatter(batch.mask, entropies_N)
         if self.entropy:
             losses_BT = losses_BT - self.entropy * entropies_BT
         if self.kl:
