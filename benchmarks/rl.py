@@ -4,8 +4,10 @@
 
 `randomwalks`: shortest paths through a graph by PPO, five seeds; of each the optimality of 320 answers that
 are drawn, and of 20 that are the likeliest, before and after. `iteration`: one PPO iteration of a GPT of 6
-layers and 384 wide with a critic of its size, 64 prompts of about 64 tokens, 64 new ones, 4 epochs, two
-threads: seconds by phase, and how fast weights reach the generator, in fp32 and at the defaults.
+layers and 384 wide with a critic of its size, 64 prompts of 64 tokens, 64 new ones, 4 epochs, two threads:
+seconds beside TRL's PPOTrainer, ours by phase, and how fast weights reach the generator, in fp32 and at each
+side's defaults. TRL stands in an environment of its own: `make peers` makes it as .venv-rl-peers, and
+$SEEDBED_RL_PEERS may name the Python of another. Without it nothing is compared.
 `overoptimisation`: gold while policies are optimised against one reward model or four, and what the watch
 says of it; some 40 minutes, less with $SEEDBED_CHAIN. Its protocol is in rl_bench/overoptimisation.py.
 """

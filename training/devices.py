@@ -33,13 +33,19 @@ class Rates(NamedTuple):
     """What matrix products reach on this device, measured."""
 
 
+def cpu_field(name: str) -> str:
+    """What Linux says of this CPU under a name, such as "vendor_id"; empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    fields = (line.partition(":") for line in lines)
+    return next((value.strip() for field, _, value in fields if field.strip() == name), "")
+
+
 def cpu_flags() -> set[str]:
     """Instruction-set flags of this CPU, as Linux names them; empty elsewhere."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return set()
-    return next((set(line.split()[2:]) for line in text.splitlines() if line.startswith("flags")), set())
+    return set(cpu_field("flags").split())
 
 
 def choose_device(engine: EngineConfig) -> str:
@@ -95,6 +101,8 @@ def measured_matmul_flops(device: "torch.device", precision: str, repeats: int =
     """FLOP/s of the fastest of `repeats` products of two square matrices of random numbers."""
     import torch
 
+    from training.products import product
+
     on_gpu = device.type == "cuda"
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     # Large enough to fill the device. Random, since a GPU is quicker with numbers that are all the same;
@@ -107,7 +115,7 @@ def measured_matmul_flops(device: "torch.device", precision: str, repeats: int =
         _wait_for(device)
         started = time.perf_counter()
         for _ in range(products):
-            left @ right
+            product(left, right)
         _wait_for(device)
         best = min(best, time.perf_counter() - started)
     if on_gpu:

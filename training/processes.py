@@ -18,6 +18,7 @@ import torch.distributed as dist
 
 from seedbed.errors import SeedbedError
 from seedbed.files import write_json
+from training import products
 from training.engines.base import Group
 from training.launch.local import PARENT
 
@@ -55,6 +56,7 @@ def set_arithmetic() -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Fresh memory is written before it is read; filling it first would show where it is not, on every tensor.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    products.use_faster()
 
 
 def stop_when_parent_dies() -> None:

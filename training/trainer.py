@@ -15,7 +15,7 @@ from data.order_hash import as_floats, from_floats, show_digest
 from models.families import build, flops_per_token, initial_values
 from seedbed.errors import ConfigError, TrainingError
 from seedbed.randomness import seed64
-from training import early_stopping
+from training import early_stopping, products
 from training.batch_layout import BatchLayout, batch_layout
 from training.checkpoint.remote_copy import RemoteCopy
 from training.checkpoint.writer import Saver, SaveResult, library_versions
@@ -139,7 +139,7 @@ class Trainer:
             "num_ranks": self.group.num_ranks,
             "threads_per_rank": torch.get_num_threads(),
             "device": self.group.device.type,
-            "kernels": str(self.engine.compiled or "eager"),
+            "kernels": f"{self.engine.compiled or 'eager'}{products.named(self.group.device)}",
             "offload": self.config.engine.offload,
             "library_versions": library_versions(*packages_of(self.config)),
         }

@@ -20,6 +20,7 @@ class Peers(NamedTuple):
 
 DATA = Peers("SEEDBED_PEERS", ".venv-peers")
 TRAIN = Peers("SEEDBED_TRAIN_PEERS", ".venv-train-peers")
+RL = Peers("SEEDBED_RL_PEERS", ".venv-rl-peers")
 
 
 def peer_python(peers: Peers = DATA) -> Path | None:

@@ -362,7 +362,8 @@ def _loss(run: Path, dataset: Path) -> float:
     loaded = load_model(run)
     tokens = torch.from_numpy(Dataset.open(dataset).split("train").tokens(0, 33).astype(np.int64))[None]
     with torch.no_grad():
-        return float(-token_log_probs(loaded.model, tokens)[0].mean())
+        everywhere = torch.ones(1, 32, dtype=torch.bool)
+        return float(-token_log_probs(loaded.model, tokens, everywhere)[0].mean())
 
 
 def test_a_judge_and_tests_are_rewards(prepared, tmp_path):

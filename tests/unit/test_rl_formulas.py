@@ -230,9 +230,9 @@ def test_what_a_loss_is_averaged_over():
 
 
 def test_entropy_and_importance():
-    logits = drawn(0, 2, 3, 4)
-    p = logits.double().softmax(-1)
-    close(losses.entropy(logits), -(p * p.log()).sum(-1))
+    logs = drawn(0, 6, 4).log_softmax(-1)
+    p = logs.double().exp()
+    close(losses.entropy(logs), -(p * p.log()).sum(-1))
     trainer, generator = drawn(1), drawn(2)
     expected = (trainer - generator).double().exp().clamp(max=2.0)
     close(losses.importance(trainer, generator, 2.0), expected)

@@ -80,7 +80,7 @@ def test_the_trainer_finds_the_generators_log_probabilities(policy, rollouts):
     for padding in (END, 29):
         batch = tensors_of(rollouts, padding)
         with torch.no_grad():
-            found, _ = token_log_probs(policy, batch.tokens)
+            found, _ = token_log_probs(policy, batch.tokens, batch.mask)
         assert invariants.check_generator(batch, found, Bands()) < 1e-5
         for row, one in enumerate(rollouts):
             assert batch.tokens[row, 1:][batch.mask[row]].tolist() == list(one.answer)
@@ -89,7 +89,7 @@ def test_the_trainer_finds_the_generators_log_probabilities(policy, rollouts):
 def batch_of(policy, rollouts, seed=1):
     padded = tensors_of(rollouts, END)
     with torch.no_grad():
-        old, _ = token_log_probs(policy, padded.tokens)
+        old, _ = token_log_probs(policy, padded.tokens, padded.mask)
     random = torch.Generator().manual_seed(seed)
     advantages = torch.randn(padded.mask.shape, generator=random)
     zeros = torch.zeros_like(old)
@@ -131,7 +131,7 @@ def test_an_update_makes_good_tokens_likelier(policy, rollouts):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter -= 0.01 * parameter.grad
-        new, _ = token_log_probs(model, batch.tokens)
+        new, _ = token_log_probs(model, batch.tokens, batch.mask)
     assert (new - batch.old)[batch.mask].mean() > 0
 
 

@@ -227,11 +227,12 @@ class Reinforcement:
         """The trainer's forward of a micro-batch gives the log-probabilities that are taken as the old."""
         size = self.trainer.layout.micro_batch_size
         batch = answers_of(self.trainer.prepared(self.stream.batch(state.position, size)))
+        mask_BT = batch.weights > 0
 
         def computed(model: torch.nn.Module) -> Tensor:
-            return token_log_probs(model, batch.tokens, self.settings.temperature)[0]
+            return token_log_probs(model, batch.tokens, mask_BT, self.settings.temperature)[0]
 
-        new_BT, mask_BT = self.trainer.engine.infer(computed).float(), batch.weights > 0
+        new_BT = self.trainer.engine.infer(computed).float()
         if mask_BT.any():
             check_first_ratio(new_BT, batch.old, mask_BT, self.bands)
 

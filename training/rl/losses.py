@@ -104,10 +104,9 @@ def value_losses(values_BT: Tensor, old_BT: Tensor, returns_BT: Tensor, clip: fl
     return PolicyLoss(torch.maximum(plain_BT, bounded_BT), bounded_BT > plain_BT)
 
 
-def entropy(logits_BTV: Tensor) -> Tensor:
-    """[B, T] of the distributions, in nats."""
-    logs_BTV = logits_BTV.log_softmax(-1)
-    return -(logs_BTV.exp() * logs_BTV).sum(-1)
+def entropy(logs_NV: Tensor) -> Tensor:
+    """[N] of the distributions with these log-probabilities, in nats."""
+    return -(logs_NV.exp() * logs_NV).sum(-1)
 
 
 def over_tokens(values_BT: Tensor, mask_BT: Tensor) -> LossSum:

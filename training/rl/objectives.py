@@ -2,13 +2,14 @@
 notation."""
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.heads import RewardModel
+from models.transformer import Transformer
 from seedbed.errors import ConfigError
 from training.objectives import LossSum
 from training.rl.kl import ESTIMATORS
@@ -59,16 +60,29 @@ class ValueBatch(NamedTuple):
     """[B, T]"""
 
 
-def token_log_probs(model: nn.Module, tokens: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-    """([B, T] log-probability of each next token, [B, T, V] logits over the temperature), float32."""
-    return log_probs_of(model(tokens[:, :-1]).float(), tokens, temperature)
+def token_log_probs(
+    model: nn.Module, tokens: Tensor, mask: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """([B, T] of each next token where `mask` is true, 0 elsewhere; [N, V] of all tokens at these N places),
+    float32 log-probabilities.
+
+    Prompts get no logits: those are the largest tensors there are.
+    """
+    decoder = cast(Transformer, model)
+    return log_probs_of(decoder.hidden(tokens[:, :-1]), decoder.head_weight, tokens, mask, temperature)
 
 
-def log_probs_of(logits_BTV: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """The same, of what a model gave for `tokens` [B, T + 1]."""
-    scaled_BTV = logits_BTV / temperature
-    chosen_BT = scaled_BTV.gather(-1, tokens[:, 1:, None]).squeeze(-1)
-    return chosen_BT - scaled_BTV.logsumexp(-1), scaled_BTV
+def log_probs_of(
+    hidden_BTD: Tensor, head_VD: Tensor, tokens: Tensor, mask: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """The same, of what a model made of `tokens` [B, T + 1] before its head."""
+    places_N = mask.flatten().nonzero().squeeze(1)
+    hidden_ND = hidden_BTD.flatten(0, 1).index_select(0, places_N)
+    logits_NV = F.linear(hidden_ND, head_VD).float()
+    logs_NV = (logits_NV if temperature == 1 else logits_NV / temperature).log_softmax(-1)
+    next_N = tokens[:, 1:].flatten()[places_N]
+    chosen_N = logs_NV.gather(-1, next_N[:, None]).squeeze(-1)
+    return chosen_N.new_zeros(mask.numel()).index_copy(0, places_N, chosen_N).view(mask.shape), logs_NV
 
 
 def token_values(model: nn.Module, tokens: Tensor) -> Tensor:
@@ -122,15 +136,14 @@ class PolicyObjective:
         return self._parts(model, batch)
 
     def _parts(self, model: nn.Module, batch: PolicyBatch) -> dict[str, LossSum]:
-        return self.parts(*token_log_probs(model, batch.tokens, self.temperature), batch)
+        return self.parts(*token_log_probs(model, batch.tokens, batch.mask, self.temperature), batch)
 
-    def parts(self, new_BT: Tensor, logits_BTV: Tensor, batch: PolicyBatch) -> dict[str, LossSum]:
+    def parts(self, new_BT: Tensor, logs_NV: Tensor, batch: PolicyBatch) -> dict[str, LossSum]:
         """`scores`, of what `log_probs_of` gave."""
-        # Where nothing was sampled, whatever stands there may be impossible.
-        new_BT = torch.where(batch.mask, new_BT, 0.0)
         found = LOSSES[self.name](new_BT, batch.old, batch.advantages, batch.mask, self.clip)
         losses_BT = found.losses * batch.importance
-        entropies_BT = entropy(logits_BTV if self.entropy else logits_BTV.detach())
+        entropies_N = entropy(logs_NV if self.entropy else logs_NV.detach())
+        entropies_BT = torch.zeros_like(new_BT).masked_scatter(batch.mask, entropies_N)
         if self.entropy:
             losses_BT = losses_BT - self.entropy * entropies_BT
         if self.kl:

@@ -7,7 +7,7 @@ which is a function of (seed, data position).
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from data.batches import Batch, Stream
 from data.config import OrderConfig
 from data.mixture import packed
 from data.shards import Dataset
+from models.transformer import Transformer
 from seedbed.randomness import seed64
 from training.objectives import LossSum, TensorBatch, combine
 from training.rl.buffer import Learned, LearnedWithText, tensors
@@ -70,10 +71,15 @@ class PtxObjective(RolloutObjective):
         answers, text = batch.answers, batch.text
         num, length = answers.tokens[:, 1:].shape
         read = F.pad(answers.tokens[:, :-1], (0, text.tokens.shape[1] - length))
-        logits_BTV = model(torch.cat([read, text.tokens])).float()
-        new_BT, scaled_BTV = log_probs_of(logits_BTV[:num, :length], answers.tokens, self.policy.temperature)
-        found = self._noted(self.policy.parts(new_BT, scaled_BTV, answers.for_policy()))
-        losses_BT = F.cross_entropy(logits_BTV[num:].transpose(1, 2), text.targets, reduction="none")
+        decoder = cast(Transformer, model)
+        hidden_BTD, head_VD = decoder.hidden(torch.cat([read, text.tokens])), decoder.head_weight
+        mask_BT = answers.weights > 0
+        new_BT, logs_NV = log_probs_of(
+            hidden_BTD[:num, :length], head_VD, answers.tokens, mask_BT, self.policy.temperature
+        )
+        found = self._noted(self.policy.parts(new_BT, logs_NV, answers.for_policy()))
+        logits_BTV = F.linear(hidden_BTD[num:], head_VD).float()
+        losses_BT = F.cross_entropy(logits_BTV.transpose(1, 2), text.targets, reduction="none")
         known = LossSum((losses_BT * text.weights).sum(), text.weights.sum())
         self._noted({"text_loss": known})
         weights = batch.step_weights or {name: float(part) for name, part in batch.part_weights().items()}

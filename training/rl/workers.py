@@ -138,10 +138,10 @@ class Policy(Worker):
     def log_probs(self, rollouts: Sequence[Rollout]) -> list[Tensor]:
         """Of each answer's tokens, by the trainer's own forward."""
         batch = tensors_of(rollouts, 0)
-        tokens = batch.tokens.to(self.group.device)
+        tokens, mask = batch.tokens.to(self.group.device), batch.mask.to(self.group.device)
 
         def computed(model: nn.Module) -> Tensor:
-            return token_log_probs(model, tokens, self.temperature)[0]
+            return token_log_probs(model, tokens, mask, self.temperature)[0]
 
         return _rows(self.engine.infer(computed).float().cpu(), batch.mask)
 
@@ -175,7 +175,9 @@ class Reference(Worker):
         batch = tensors_of(rollouts, 0)
         device = self.group.device
         with torch.autocast(device.type, dtype=self._dtype, enabled=self._dtype is not None):
-            found, _ = token_log_probs(self.model, batch.tokens.to(device), self.temperature)
+            found, _ = token_log_probs(
+                self.model, batch.tokens.to(device), batch.mask.to(device), self.temperature
+            )
         return _rows(found.float().cpu(), batch.mask)
 
 
