@@ -87,3 +87,41 @@ def ledger_text(value: dict[str, Any]) -> str:
         )
     lines.append(f"every line follows from the one before it; the last digest is {value['head']}")
     return "\n".join(lines)
+
+
+def design_text(value: dict[str, Any]) -> str:
+    """Of `scale plan`."""
+    cost = value["cost"]
+    saved = 1 - cost["flops"] / cost["flops_one_by_one"]
+    num_cells = sum(len(trunk["cells"]) for trunk in value["trunks"])
+    lines = [
+        f"{num_cells} cells on {len(value['trunks'])} trunks, centred on {value['centred_on']}: "
+        f"{cost['flops']:.3g} FLOP ({saved:.0%} less than one by one){_price(cost)}"
+    ]
+    for trunk in value["trunks"]:
+        settings = trunk["settings"]
+        lines.append(
+            f"{trunk['name']}: width {settings['model.width']}, {settings['model.num_layers']} layers, "
+            f"{settings['model.num_heads']} heads, lr {settings['optimizer.lr']:g}, "
+            f"{trunk['tokens_per_step']:,} tokens per step, {trunk['flops_per_token']:.3g} FLOP per token"
+            f"{_price(trunk['cost'])}"
+        )
+        lines += [
+            f"  {cell['budget']:.3g} FLOP: {human_count(cell['tokens'])} tokens "
+            f"({cell['tokens_per_parameter']:.3g} per parameter), steps {cell['branch_at']:,} to "
+            f"{cell['steps']:,}, loss about {cell['predicted_loss']:.3f}"
+            for cell in trunk["cells"]
+        ]
+    lines += [
+        f"added where the law is known the least: {one['parameters']:.3g} parameters at {one['budget']:.3g} "
+        f"FLOP, {one['deviation_of_log_loss']:.2%} of its loss"
+        for one in value["added"]
+    ]
+    return "\n".join(lines)
+
+
+def _price(cost: dict[str, float | None]) -> str:
+    if cost["device_hours"] is None:
+        return ""
+    price = "" if cost["price"] is None else f", price {cost['price']:,.2f}"
+    return f", {cost['device_hours']:,.3g} device-hours{price}"

@@ -136,7 +136,7 @@ def _elsewhere(
     from training.layout_search import shared_out
     from training.plan import layouts, make_plan, proposals, refusal
 
-    config, machines = _placed(recipe, sets, on, nodes)
+    config, machines = placed(recipe, sets, on, nodes)
     asked = config.batch.micro_batch_size
     if search:
         config = shared_out(config)
@@ -155,7 +155,7 @@ def _elsewhere(
     return value, None if search else refused
 
 
-def _placed(recipe: str, sets: list[str], on: str, nodes: int | None) -> "tuple[Config, Machines]":
+def placed(recipe: str, sets: list[str], on: str, nodes: int | None) -> "tuple[Config, Machines]":
     """The configuration on the devices that are named, and these."""
     from training.catalogue import device_named, parse_devices
     from training.layout_search import Machines

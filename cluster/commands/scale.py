@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cluster.commands import scale_plan
 from cluster.commands.options import Json
 from cluster.output import command, emit
 from seedbed.errors import UsageError
@@ -41,6 +42,9 @@ Compute = Annotated[
 @app.callback()
 def _several() -> None:
     """Plan, fit and test scaling laws, and say what they do not know."""
+
+
+app.command("plan")(scale_plan.plan)
 
 
 @app.command("fit")
@@ -135,6 +139,30 @@ def score(
     if of is not None and loss is not None:
         book.score(ledger, of, loss, note=note)
     emit(book.table(book.read(ledger)), json=json, render=ledger_text)
+
+
+@app.command("report")
+@command
+def report(
+    points: Runs,
+    out: Annotated[Path, typer.Option(help="Where to write the page.")] = Path("scaling.html"),
+    column: Columns = None,
+    count: Counts = None,
+    compute: Compute = None,
+    ledger: Annotated[Path | None, typer.Option(help="Forecasts to show with what came of them.")] = None,
+    objective: Objective = "huber",
+    drop_highest: DropHighest = 0,
+    asymptote: Asymptote = None,
+    bootstraps: Bootstraps = 1000,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Write a page: the points with the law, IsoFLOP parabolas, frontier, residuals, intervals, doubts."""
+    from evals.scaling.page import write_page
+
+    recipe = _recipe(column, count, objective, drop_highest, asymptote, bootstraps, seed)
+    path = write_page(points, out, recipe, compute or [], ledger)
+    emit({"report": str(path)}, json=json, render=lambda value: value["report"])
 
 
 def _recipe(
