@@ -99,6 +99,8 @@ def without_budgets(points: Points, found: Fit, compute: float) -> list[dict[str
         for group in budgets_of(spent)
         if len(group) > 1 and len(points) - len(group) >= LEFT * len(found.law.theta)
     ]
+    if not groups:
+        return []
     weights = np.ones((len(groups), len(points)))
     for row, group in zip(weights, groups, strict=True):
         row[group] = 0.0

@@ -81,3 +81,25 @@ def test_what_makes_no_design_is_refused(seedbed_cli, arguments, words):
     """A typing error would cost a sweep."""
     outcome = seedbed_cli("scale", "plan", "gpt-demo", *arguments)
     assert (outcome.code, words in outcome.stderr) == (2, True), outcome.stderr
+
+
+def test_plan_and_forecast_give_one_advice(seedbed_cli, tmp_path):
+    """Two commands of one house would send a user to two sizes."""
+    sizes = np.array([(n, d) for n in (1e6, 1e7, 1e8) for d in (1e8, 1e9, 1e10)])
+    losses = 1.7 + 400 / sizes[:, 0] ** 0.34 + 1500 / sizes[:, 1] ** 0.37
+    rows = [f"{n},{d},{loss}" for (n, d), loss in zip(sizes, losses, strict=True)]
+    (tmp_path / "runs.csv").write_text("\n".join(["N,D,loss", *rows]) + "\n")
+    fitted = seedbed_cli("scale", "fit", "runs.csv", "--bootstraps", "100", "--json")
+    (tmp_path / "law.json").write_text(fitted.stdout)
+    plan = seedbed_cli("plan", "gpt2-124m", "--on", "8xH100", "--law", "law.json", "--json")
+    assert plan.code == 0, plan.stderr
+    advised = json.loads(plan.stdout)["compute_optimal"]
+    compute = json.loads(plan.stdout)["total_flops"]
+    arguments = ("--compute", repr(compute), "--bootstraps", "100", "--json")
+    (forecast,) = json.loads(seedbed_cli("scale", "forecast", "runs.csv", *arguments).stdout)["forecasts"]
+    for name in ("compute", "parameters", "tokens", "tokens_per_parameter", "loss"):
+        assert advised[name] == pytest.approx(forecast[name], rel=1e-12), name
+    assert advised["planned_loss"] >= advised["loss"]
+    (tmp_path / "none.json").write_text('{"E": 1.7}')
+    refused = seedbed_cli("plan", "gpt2-124m", "--on", "8xH100", "--law", "none.json")
+    assert (refused.code, "holds no law" in refused.stderr) == (3, True)

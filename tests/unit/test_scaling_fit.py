@@ -111,6 +111,18 @@ def test_one_budget_of_the_figure_moves_its_optimum(figure):
         assert low < {"E": 1.8172, "A": 477.8, "alpha": 0.3473, "B": 2143, "beta": 0.3672}[one["name"]] < high
 
 
+def test_a_few_points_are_reported_on_too():
+    """Nine runs, of which no budget can be spared: the smallest sweep would end in a traceback."""
+    law, _ = synthetic(0)
+    quantities = np.array([(n, d) for n in (1e6, 1e7, 1e8) for d in (1e8, 1e9, 1e10)])
+    for size in (0.0, 0.01):
+        noise = np.exp(size * np.random.default_rng(0).standard_normal(9))
+        points = Points(quantities, law.loss(quantities) * noise)
+        told = report(points, fit(points), 1e19)
+        assert told["without_budget"] == []
+        assert len(told["influential"]) == len(told["profiles"]) == 5
+
+
 def test_five_points_move_everything(figure_with_all):
     """The five highest losses, which the published fit leaves out: B goes from 2,143 to 12,846."""
     found = fit(figure_with_all)
