@@ -26,9 +26,17 @@ def fit_text(value: dict[str, Any]) -> str:
             line += f" {between(ends[name], '.5g')}, by profile {between(profiled[name], '.5g')}"
         lines.append(line)
     lines += [forecast_line(best) for best in value["optima"]]
+    ways = value["alternatives"]["size_exponent"].items()
+    lines.append("best size ~ compute^a: " + "; ".join(_exponent(name, one) for name, one in ways))
     lines += [f"left out, {told}" for told in value["left_out"]]
     lines += [f"! {told}" for told in value["warnings"]]
     return "\n".join(lines)
+
+
+def _exponent(name: str, found: dict[str, Any]) -> str:
+    if "reason" in found:
+        return f"by {name}: {found['reason']}"
+    return f"by {name} {found['value']:.3f} {between(found['interval'], '.3f')}"
 
 
 def forecast_line(best: dict[str, Any]) -> str:

@@ -1,9 +1,11 @@
 """A fit to the runs of a file, with all that is to be said of it, as JSON values."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evals.scaling.alternatives import alternatives
 from evals.scaling.caveats import warnings
 from evals.scaling.forecast import check_budgets, forecast
 from evals.scaling.identifiability import intervals, report
@@ -35,11 +37,14 @@ def fit_record(done: Study, budgets: Sequence[float] = ()) -> dict[str, Any]:
         "agreeing": found.agreeing,
         "bootstraps": done.recipe.bootstraps,
         "seed": done.recipe.seed,
-        "intervals": {name: list(pair) for name, pair in ends.items()},
+        "intervals": {
+            name: [end if math.isfinite(end) else None for end in pair] for name, pair in ends.items()
+        },
         "optima": [forecast(done, budget) for budget in budgets or [done.largest]],
         "columns": done.table.columns,
         "left_out": done.table.left_out,
         "warnings": warnings(points, found, ends, doubts),
         "identifiability": doubts,
+        "alternatives": alternatives(points, found, done.drawn),
         "recipe": done.recipe_record(),
     }

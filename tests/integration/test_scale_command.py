@@ -34,8 +34,18 @@ def test_a_known_law_is_found_within_its_intervals(seedbed_cli, tmp_path):
     assert best["compute"] == 1e22
     assert best["parameters"] * best["tokens"] * 6 == pytest.approx(1e22, rel=1e-9)
     assert best["loss_interval"][0] < best["loss"] < best["loss_interval"][1]
+    ways = found["alternatives"]["size_exponent"]
+    low, high = ways["law"]["interval"]
+    assert low < LAW["beta"] / (LAW["alpha"] + LAW["beta"]) < high
+    # These runs lie on a grid of sizes and tokens: no budget has three sizes about its lowest.
+    assert "value" in ways["envelope"]
+    assert "reason" in ways["parabolas"] or ways["parabolas"]["interval"]
+    # Hoffmann's law is the one that these runs follow.
+    assert found["alternatives"]["kaplan"]["objective"] > 2 * found["objective"]
+    assert found["alternatives"]["over_training"]["eta"] == pytest.approx(0.17, abs=0.02)
     shown = seedbed_cli("scale", "fit", "runs.csv", "--bootstraps", "100")
     assert "25 points" in shown.stdout
+    assert "best size ~ compute^a: by envelope" in shown.stdout
     assert "tokens per parameter" in shown.stdout
 
 
