@@ -28,6 +28,12 @@ def fit_text(value: dict[str, Any]) -> str:
     lines += [forecast_line(best) for best in value["optima"]]
     ways = value["alternatives"]["size_exponent"].items()
     lines.append("best size ~ compute^a: " + "; ".join(_exponent(name, one) for name, one in ways))
+    if worth := value["repetition"]:
+        lines.append(
+            f"repetition, by {worth['runs']} runs beside these: R* of data {worth['data']:.3g} "
+            f"{between(worth['data_interval'], '.3g')}, of parameters {worth['parameters']:.3g} "
+            f"{between(worth['parameters_interval'], '.3g')}"
+        )
     lines += [f"left out, {told}" for told in value["left_out"]]
     lines += [f"! {told}" for told in value["warnings"]]
     return "\n".join(lines)

@@ -17,10 +17,14 @@ app = typer.Typer(
     help="Plan, fit and test scaling laws, and say what they do not know.", no_args_is_help=True
 )
 
-Runs = Annotated[Path, typer.Argument(metavar="CSV", help="A row for each run: N, D (or C), loss.")]
+Runs = Annotated[
+    Path, typer.Argument(metavar="CSV", help="A row for each run: N, D (or C), loss; U if data repeat.")
+]
 Columns = Annotated[
     list[str] | None,
-    typer.Option("--column", metavar="N=NAME", help="Which column is N, D, C or loss. Repeatable."),
+    typer.Option(
+        "--column", metavar="N=NAME", help="Which column is N, D, C, loss or U (unique tokens). Repeatable."
+    ),
 ]
 Counts = Annotated[
     list[str] | None,

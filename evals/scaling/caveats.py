@@ -6,6 +6,7 @@ import numpy as np
 
 from evals.scaling.fit import Fit
 from evals.scaling.laws import Points
+from evals.scaling.repetition import Worth
 
 WIDE = 10.0
 """Ratio of an interval's ends from which a parameter is called undetermined."""
@@ -32,6 +33,20 @@ def warnings(
         *_repeats(points),
         *_moves(report),
     ]
+
+
+def repetition_warnings(worth: Worth | None) -> list[str]:
+    """What runs that repeat their data do not say."""
+    if worth is None:
+        return []
+    told = []
+    for name, (low, high) in (("data", worth.data_interval), ("parameters", worth.parameters_interval)):
+        if high / low > WIDE:
+            told.append(
+                f"R* of {name} is not determined by {worth.num_runs} runs that repeat their data: its 95 % "
+                f"interval is {low:.3g} to {high:.3g}"
+            )
+    return told
 
 
 def _parameters(found: Fit, ends: dict[str, tuple[float, float]], report: dict[str, Any]) -> list[str]:

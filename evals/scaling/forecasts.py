@@ -58,13 +58,14 @@ def _made(done: Study, asked: Asked) -> list[dict[str, Any]]:
     if asked.parameters is not None and asked.tokens is not None:
         found.append(forecast_run(done, asked.parameters, asked.tokens))
     budgets = asked.budgets or (() if found else (done.largest,))
+    worth = done.repetition.repetition if done.repetition else Repetition()
     for compute in budgets:
         found.append(forecast(done, compute))
         if asked.serve is not None:
             found.append(forecast_serving(done, compute, asked.serve))
         if asked.unique is not None:
             most = np.inf if asked.max_epochs is None else asked.max_epochs
-            found.append(forecast_constrained(done, compute, asked.unique, Repetition(), most))
+            found.append(forecast_constrained(done, compute, asked.unique, worth, most))
     return found
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.scaling.alternatives import alternatives
-from evals.scaling.caveats import warnings
+from evals.scaling.caveats import repetition_warnings, warnings
 from evals.scaling.forecast import check_budgets, forecast
 from evals.scaling.identifiability import intervals, report
 from evals.scaling.study import Recipe, Study, study
@@ -43,8 +43,9 @@ def fit_record(done: Study, budgets: Sequence[float] = ()) -> dict[str, Any]:
         "optima": [forecast(done, budget) for budget in budgets or [done.largest]],
         "columns": done.table.columns,
         "left_out": done.table.left_out,
-        "warnings": warnings(points, found, ends, doubts),
+        "warnings": [*warnings(points, found, ends, doubts), *repetition_warnings(done.repetition)],
         "identifiability": doubts,
+        "repetition": done.repetition.record() if done.repetition else None,
         "alternatives": alternatives(points, found, done.drawn),
         "recipe": done.recipe_record(),
     }

@@ -15,6 +15,7 @@ from evals.scaling.fit import AGREEMENT, DELTA, Fit, Objective, fit
 from evals.scaling.intervals import Bootstrap, bootstrap
 from evals.scaling.laws import Array, Points
 from evals.scaling.optimum import FLOPS_PER_PARAMETER_AND_TOKEN
+from evals.scaling.repetition import FRESH, Repeated, Worth, worth_of_repetition
 from evals.scaling.tables import Table, read_points, without_highest
 from seedbed.errors import UsageError
 from seedbed.files import digest_of
@@ -51,6 +52,8 @@ class Study:
     table: Table
     found: Fit
     drawn: Bootstrap
+    repetition: Worth | None = None
+    """Of repeated data, where some runs repeat theirs; the law is of the others."""
 
     @property
     def points(self) -> Points:
@@ -102,13 +105,14 @@ class Study:
         recipe, num_starts = self.recipe, self.found.num_starts
         tokens = "" if "D" in self.table.columns else " D is C / (6 N)."
         dropped = f" The {recipe.drop_highest} highest losses are left out." if recipe.drop_highest else ""
+        again = "" if self.repetition is None else " Runs that repeat their data are not among the points."
         given = "" if recipe.asymptote is None else f" E is held at {recipe.asymptote:g}."
         return (
             f"L = E + A / N^alpha + B / D^beta, by the sum over {len(self.points)} points of "
             f"{WORDS[recipe.objective]}; BFGS with analytic gradients from {num_starts} starts, of which "
             f"{self.found.agreeing:.0%} end within {AGREEMENT:g} of the least objective, "
             f"{self.found.value:.9g}. Intervals: 95 %, percentiles of {recipe.bootstraps:,} resamples of the "
-            f"points (seed {recipe.seed}), each fitted again from two starts.{tokens}{dropped}{given}"
+            f"points (seed {recipe.seed}), each fitted again from two starts.{tokens}{dropped}{given}{again}"
         )
 
 
@@ -123,6 +127,23 @@ def study(path: Path, recipe: Recipe | None = None) -> Study:
     table = read_points(path, recipe.columns, recipe.counts)
     if recipe.drop_highest:
         table = without_highest(table, recipe.drop_highest)
+    repeated = _repeated(table)
+    if repeated:
+        assert table.unique is not None
+        fresh = np.flatnonzero(table.points.quantities[:, 1] <= FRESH * table.unique)
+        table = table.take([int(number) for number in fresh], {})
     found = fit(table.points, objective=recipe.objective, asymptote=recipe.asymptote)  # type: ignore[arg-type]
     drawn = bootstrap(table.points, found, recipe.bootstraps, seed=recipe.seed)
-    return Study(recipe, table, found, drawn)
+    worth = worth_of_repetition(found, repeated, seed=recipe.seed) if repeated else None
+    return Study(recipe, table, found, drawn, worth)
+
+
+def _repeated(table: Table) -> Repeated | None:
+    """The runs that repeat their data; none, when there is no such run."""
+    if table.unique is None:
+        return None
+    (sizes, tokens), losses = table.points.quantities.T, table.points.losses
+    again = tokens > FRESH * table.unique
+    if not again.any():
+        return None
+    return Repeated(sizes[again], tokens[again], table.unique[again], losses[again])

@@ -21,8 +21,9 @@ USUAL = {
     "D": ("d", "tokens", "num_tokens", "training tokens", "train_tokens", "data"),
     "C": ("c", "flop", "flops", "compute", "training flop", "training flops", "train_flops"),
     "loss": ("loss", "l", "val_loss", "final_loss", "eval_loss", "test_loss"),
+    "U": ("u", "unique", "unique_tokens", "num_unique_tokens"),
 }
-"""What is looked for, in lower case."""
+"""What is looked for, in lower case. U, the tokens that differ, need not be there."""
 GAP = 1e3
 """From one value to the next, from which a column may be in several units."""
 NEAR = 30.0
@@ -42,13 +43,16 @@ class Table:
     """Lines that are no points, and why."""
     counts: dict[str, Array] = field(default_factory=dict)
     """Other ways to count each point's parameters, by column."""
+    unique: Array | None = None
+    """[n] tokens that differ, where a column says so: the others are repetitions."""
 
     def take(self, chosen: list[int], why: dict[int, str]) -> "Table":
         """Those points alone; the others are left out for the reasons given."""
         told = [f"line {self.lines[number]}: {reason}" for number, reason in sorted(why.items())]
         lines = tuple(self.lines[number] for number in chosen)
         counts = {name: values[chosen] for name, values in self.counts.items()}
-        return Table(self.points.take(chosen), lines, self.columns, [*self.left_out, *told], counts)
+        unique = None if self.unique is None else self.unique[chosen]
+        return Table(self.points.take(chosen), lines, self.columns, [*self.left_out, *told], counts, unique)
 
 
 def read_points(path: Path, named: Mapping[str, str] | None = None, counts: Sequence[str] = ()) -> Table:
@@ -92,7 +96,8 @@ def read_points(path: Path, named: Mapping[str, str] | None = None, counts: Sequ
         np.array([values["loss"] for values in found], dtype=np.float64),
     )
     others = {count: np.array([values[count] for values in found]) for count in counts}
-    return Table(points, tuple(lines), columns, left_out, others)
+    unique = np.array([values["U"] for values in found]) if "U" in columns else None
+    return Table(points, tuple(lines), columns, left_out, others, unique)
 
 
 def _rows(path: Path) -> list[dict[str, str | None]]:
@@ -140,7 +145,7 @@ def without_highest(table: Table, count: int) -> Table:
 
 def _columns(header: list[str], named: dict[str, str], path: Path) -> dict[str, str]:
     if unknown := sorted(named.keys() - USUAL.keys()):
-        raise UsageError(f"--column {unknown[0]}=... names no quantity", "N, D, C or loss")
+        raise UsageError(f"--column {unknown[0]}=... names no quantity", "N, D, C, loss or U")
     for name, column in named.items():
         if column not in header:
             guess = nearest(column, header)
@@ -163,7 +168,8 @@ def _columns(header: list[str], named: dict[str, str], path: Path) -> dict[str, 
             f"{path} has no column for {', '.join(wanted)} among {', '.join(header)}",
             f"name it: {' '.join(offered)}",
         )
-    return {name: named[name] for name in ("N", "D" if "D" in named else "C", "loss")}
+    read = ("N", "D" if "D" in named else "C", "loss", *(["U"] if "U" in named else []))
+    return {name: named[name] for name in read}
 
 
 def _likely(name: str, header: Sequence[str], named: Mapping[str, str]) -> str:

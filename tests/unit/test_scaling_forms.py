@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from evals.scaling.caveats import repetition_warnings
 from evals.scaling.forms import (
     KaplanLaw,
     OverTraining,
@@ -17,12 +18,14 @@ from evals.scaling.optimum import compute_optimal
 from evals.scaling.repetition import (
     Repeated,
     Repetition,
+    Worth,
     best_size_for,
     data_constrained_optimal,
     fit_repetition,
     repeated_loss,
     worth,
 )
+from evals.scaling.study import Recipe, study
 from seedbed.errors import DataError, UsageError
 
 # Muennighoff et al. 2023, section 5 and appendix: one exponent for both.
@@ -120,6 +123,36 @@ def test_repeated_data_are_worth_what_was_published():
     assert found.parameters == pytest.approx(published.parameters, rel=0.3)
     with pytest.raises(DataError, match="nothing is learnt about repetition"):
         fit_repetition(REPEATING, Repeated(size, tokens, tokens, losses))
+
+
+def test_runs_that_repeat_their_data_are_a_study_of_their_own(tmp_path):
+    """Four epochs would be fitted as four times the data, and bend the law that fresh data follow."""
+    draw = np.random.default_rng(3)
+    rows = ["N,D,loss,unique_tokens"]
+    for size in (1e7, 3e7, 1e8, 3e8, 1e9):
+        for tokens in (1e9, 5e9, 2e10, 1e11):
+            for epochs in (1, 4, 30):
+                unique = tokens / epochs
+                numbers = (np.array(number) for number in (size, tokens, unique))
+                loss = repeated_loss(REPEATING, *numbers, Repetition()) * np.exp(
+                    0.001 * draw.standard_normal()
+                )
+                rows.append(f"{size},{tokens},{loss},{unique}")
+    (tmp_path / "runs.csv").write_text("\n".join(rows))
+    done = study(tmp_path / "runs.csv", Recipe(bootstraps=100))
+    assert len(done.points) == 20
+    assert done.found.law.exponents == pytest.approx(REPEATING.exponents, abs=0.03)
+    worth = done.repetition
+    assert worth is not None
+    assert worth.num_runs == 40
+    low, high = worth.data_interval
+    assert low < worth.repetition.data < high
+    assert worth.repetition.data == pytest.approx(15.4, rel=0.3)
+    assert repetition_warnings(worth) == []
+    vague = Worth(Repetition(), (1.0, 50.0), (1.0, 2.0), 3)
+    assert repetition_warnings(vague) == [
+        "R* of data is not determined by 3 runs that repeat their data: its 95 % interval is 1 to 50"
+    ]
 
 
 def test_with_few_data_the_best_model_is_smaller_and_sees_them_again():
