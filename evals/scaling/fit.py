@@ -124,7 +124,7 @@ def optima(
     centred = logs - middle
     begin = np.array(starts, dtype=np.float64)
     begin[:, 1::2] -= begin[:, 2::2] * middle
-    project = _projection(begin.shape, middle, held, is_tied)
+    project = _projection(len(begin), middle, held, is_tied)
 
     def some(theta: Array, rows: NDArray[np.intp]) -> tuple[Array, Array]:
         predicted, pull = log_loss(theta, centred)
@@ -164,7 +164,7 @@ def penalty(
 
 
 def _projection(
-    shape: tuple[int, ...], middle: Array, held: NDArray[np.bool_] | None, is_tied: bool
+    num_starts: int, middle: Array, held: NDArray[np.bool_] | None, is_tied: bool
 ) -> Callable[[Array, NDArray[np.intp]], Array]:
     """What takes gradients [R, P] of starts [R] to the directions that are free.
 
@@ -172,21 +172,21 @@ def _projection(
     """
     if held is None and not is_tied:
         return lambda gradient, rows: gradient
-    mask = np.zeros(shape, dtype=bool) if held is None else np.broadcast_to(held, shape)
-
-    def project(gradient: Array, rows: NDArray[np.intp]) -> Array:
-        free = np.where(mask[rows], 0.0, gradient)
-        for k, log in enumerate(middle):
-            a, alpha = 1 + 2 * k, 2 + 2 * k
-            slides = mask[rows, a] & ~mask[rows, alpha]
-            along = (gradient[:, alpha] - log * gradient[:, a]) / (1 + log**2)
-            free[:, alpha] = np.where(slides, along, free[:, alpha])
-            free[:, a] = np.where(slides, -log * along, free[:, a])
-        if is_tied:
-            free[:, 2::2] = free[:, 2::2].mean(axis=1, keepdims=True)
-        return free
-
-    return project
+    num_parameters = 1 + 2 * len(middle)
+    # Rows are what must not change: parameters that are held, and differences of exponents that are tied.
+    wanted = np.eye(num_parameters)
+    wanted[np.arange(1, num_parameters, 2), np.arange(2, num_parameters, 2)] = middle
+    mask = np.zeros(num_parameters, dtype=bool) if held is None else held
+    fixed = np.where(np.broadcast_to(mask, (num_starts, num_parameters))[:, :, None], wanted, 0.0)
+    if is_tied:
+        differences = np.zeros((len(middle) - 1, num_parameters))
+        differences[:, 2] = -1.0
+        differences[np.arange(len(middle) - 1), np.arange(4, num_parameters, 2)] = 1.0
+        fixed = np.concatenate(
+            [fixed, np.broadcast_to(differences, (num_starts, *differences.shape))], axis=1
+        )
+    free = np.eye(num_parameters) - np.linalg.pinv(fixed) @ fixed
+    return lambda gradient, rows: np.einsum("rp,rpq->rq", gradient, free[rows])
 
 
 def default_starts(points: Points, asymptote: float | None = None) -> Array:

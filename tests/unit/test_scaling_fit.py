@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from evals.scaling.approaches import by_envelope, by_isoflops
-from evals.scaling.fit import fit, penalty
+from evals.scaling.fit import fit, optima, penalty
 from evals.scaling.identifiability import intervals, report
 from evals.scaling.intervals import bootstrap
 from evals.scaling.laws import Law, Points, log_loss
@@ -310,3 +310,30 @@ def test_parabolas_are_biased_where_a_form_is_not():
     by_form = compute_optimal(fit(points).law, 1e24).parameters
     assert abs(np.log(by_parabola / true)) > np.log(1.2)
     assert by_form == pytest.approx(true, rel=1e-3)
+
+
+@pytest.mark.parametrize("objective", ["huber", "squared_log", "squared"])
+@pytest.mark.parametrize("is_tied", [False, True])
+def test_gradients_are_those_of_the_objective(objective, is_tied):
+    """An optimizer that is told a wrong slope stops where nothing is least, and is content."""
+    _, points = synthetic(0)
+    logs, log_losses = np.log(points.quantities), np.log(points.losses)
+    theta = np.array([0.4, 6.1, 0.31, 7.0, 0.31 if is_tied else 0.4])
+
+    def value(at):
+        return penalty(log_loss(at[None], logs)[0], log_losses, objective)[0].sum()
+
+    predicted, pull = log_loss(theta[None], logs)
+    found = pull(penalty(predicted, log_losses, objective)[1])[0]
+    for place in range(5):
+        step = np.zeros(5)
+        step[place] = 1e-6
+        numeric = (value(theta + step) - value(theta - step)) / 2e-6
+        assert found[place] == pytest.approx(numeric, rel=1e-4, abs=1e-8)
+    # Held amplitudes and tied exponents keep to their lines on the way down.
+    held = np.array([False, True, False, False, False])
+    ends = optima(points, theta[None], objective=objective, held=held, is_tied=is_tied).points[0]
+    assert ends[1] == pytest.approx(6.1, abs=1e-9)
+    assert ends[0] != theta[0]
+    if is_tied:
+        assert ends[2] == pytest.approx(ends[4], abs=1e-12)
