@@ -29,6 +29,13 @@ def plan_text(plan: dict[str, Any]) -> str:
     if predicted["tokens_per_s"]:
         hours = human_time(predicted["hours"] * 3600)
         lines.append(f"  about {human_count(predicted['tokens_per_s'])} tokens/s, {hours}")
+    if best := plan.get("compute_optimal"):
+        lines.append(
+            f"  {best['compute']:.3g} FLOP are best spent, by the law, on "
+            f"{human_count(best['parameters'])} parameters and {human_count(best['tokens'])} tokens "
+            f"({best['tokens_per_parameter']:.3g} each), loss {best['loss']:.4f}; as planned "
+            f"{best['planned_loss']:.4f}"
+        )
     if "machines" in plan:
         lines += _on_machines(plan)
     for title, rows in (("layouts", plan.get("layouts")), ("proposals", plan.get("proposals"))):

@@ -29,6 +29,12 @@ Mttf = Annotated[
     float | None,
     typer.Option("--mttf", metavar="HOURS", min=1e-3, help="Mean time to failure of all machines together."),
 ]
+LawFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--law", metavar="JSON", help="Of `scale fit --json`: say how it would spend the same compute."
+    ),
+]
 Search = Annotated[bool, typer.Option("--search", help="Propose the fastest layouts that fit.")]
 
 
@@ -40,6 +46,7 @@ def plan(
     price: Price = None,
     mttf: Mttf = None,
     search: Search = False,
+    law: LawFile = None,
     sets: Sets = None,
     json: Json = False,
 ) -> None:
@@ -67,6 +74,10 @@ def plan(
     else:
         assert on is not None
         value, refused = _elsewhere(recipe, sets or [], on, nodes, price, mttf, search)
+    if law:
+        from evals.scaling.saved import advice_for_plan
+
+        value["compute_optimal"] = advice_for_plan(law, value)
     emit(value, json=json, render=lambda v: "\n".join(filter(None, [plan_text(v), measured_text(v)])))
     if refused:
         # The notices say why; with --json, stderr does too.
@@ -136,7 +147,7 @@ def _elsewhere(
     from training.layout_search import shared_out
     from training.plan import layouts, make_plan, proposals, refusal
 
-    config, machines = _placed(recipe, sets, on, nodes)
+    config, machines = placed(recipe, sets, on, nodes)
     asked = config.batch.micro_batch_size
     if search:
         config = shared_out(config)
@@ -155,7 +166,7 @@ def _elsewhere(
     return value, None if search else refused
 
 
-def _placed(recipe: str, sets: list[str], on: str, nodes: int | None) -> "tuple[Config, Machines]":
+def placed(recipe: str, sets: list[str], on: str, nodes: int | None) -> "tuple[Config, Machines]":
     """The configuration on the devices that are named, and these."""
     from training.catalogue import device_named, parse_devices
     from training.layout_search import Machines

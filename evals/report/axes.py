@@ -38,8 +38,23 @@ def linear_axis(low: float, high: float, *, tight: bool = False, num_ticks: int 
     return Axis(low, high, ticks) if tight else Axis(values[0], values[-1], ticks)
 
 
-def log_axis(low: float, high: float, *, num_ticks: int = 6) -> Axis:
-    """A logarithmic axis over low..high (both > 0), with as many ticks per decade as leave it readable."""
+def log_axis(low: float, high: float, *, tight: bool = False, num_ticks: int = 6) -> Axis:
+    """A logarithmic axis over low..high (both > 0), with as many ticks per decade as leave it readable.
+
+    `tight` goes but a little beyond these ends; otherwise they move out to ticks.
+    """
+    if tight and high > low:
+        pad = (high / low) ** 0.03
+        low, high = low / pad, high * pad
+        for mantissas in ((1, 2, 5), (1, 3), (1,)):
+            values = [value for value in _log_ticks(low, high, mantissas) if low <= value <= high]
+            if len(values) <= num_ticks:
+                break
+        if len(values) < 3:
+            # Within a decade, even steps say more.
+            return Axis(low, high, linear_axis(low, high, tight=True, num_ticks=8).ticks, is_log=True)
+        shown = values[:: math.ceil(len(values) / num_ticks)]
+        return Axis(low, high, [(value, value_label(value)) for value in shown], is_log=True)
     for mantissas in ((1, 2, 5), (1, 3), (1,)):
         inside = _log_ticks(low, high, mantissas)
         if len(inside) <= num_ticks:
@@ -85,4 +100,6 @@ def value_label(value: float) -> str:
     if abs(value) < 0.01:
         mantissa, exponent = f"{value:.2e}".split("e")
         return f"{float(mantissa):g}e{int(exponent)}"
+    if abs(value) >= 1e15:
+        return f"{value:.4g}".replace("e+", "e")
     return human_count(value) if abs(value) >= 10_000 else f"{value:.4g}"

@@ -19,7 +19,8 @@ from evals.report.axes import Axis, linear_axis, log_axis, value_label
 from evals.report.series import finite_runs, thin
 
 Tone = Literal["train", "validation", "plain"]
-Style = Literal["line", "faint", "dots"]
+Style = Literal["line", "faint", "dots", "points"]
+"""A line, a thin one, a line with a dot at each value, dots alone."""
 MarkKind = Literal["attempt", "death", "checkpoint", "alarm"]
 
 HEIGHT = 190
@@ -65,6 +66,7 @@ class Chart:
     references: Sequence[tuple[str, float]] = ()
     x_name: str = "step"
     is_log: bool = False
+    is_log_x: bool = False
     from_zero: bool = False
     height: int = HEIGHT
     note: str = ""
@@ -76,7 +78,7 @@ class Chart:
 
 def line_chart(chart: Chart) -> str:
     """The chart as an HTML figure; empty when no series has a value to show."""
-    curves = [_drawable(series, chart.is_log) for series in chart.series]
+    curves = [_drawable(series, chart) for series in chart.series]
     axes = _axes(chart, curves)
     if axes is None:
         return ""
@@ -105,11 +107,13 @@ def line_chart(chart: Chart) -> str:
     )
 
 
-def _drawable(series: Series, is_log: bool) -> Series:
+def _drawable(series: Series, chart: Chart) -> Series:
     """The series with NaN wherever its value cannot be drawn."""
-    y = np.asarray(series.y, dtype=np.float64)
-    drawable = np.isfinite(y) & (y > 0) if is_log else np.isfinite(y)
-    return replace(series, x=np.asarray(series.x, dtype=np.float64), y=np.where(drawable, y, np.nan))
+    x, y = np.asarray(series.x, dtype=np.float64), np.asarray(series.y, dtype=np.float64)
+    drawable = np.isfinite(y) & (y > 0) if chart.is_log else np.isfinite(y)
+    if chart.is_log_x:
+        drawable &= x > 0
+    return replace(series, x=x, y=np.where(drawable, y, np.nan))
 
 
 def _axes(chart: Chart, curves: Sequence[Series]) -> tuple[Axis, Axis] | None:
@@ -120,12 +124,13 @@ def _axes(chart: Chart, curves: Sequence[Series]) -> tuple[Axis, Axis] | None:
     y = np.concatenate([y, [value for _, value in chart.references]])
     low, high = float(y.min()), float(y.max())
     if chart.is_log:
-        y_axis = log_axis(low, high)
+        y_axis = log_axis(low, high, tight=chart.is_log_x)
     elif chart.from_zero:
         y_axis = linear_axis(min(0.0, low), high if high > 0 else 1.0)
     else:
         y_axis = linear_axis(low, high)
-    return linear_axis(*(chart.x_range or (float(x.min()), float(x.max()))), tight=True), y_axis
+    ends = chart.x_range or (float(x.min()), float(x.max()))
+    return log_axis(*ends, tight=True) if chart.is_log_x else linear_axis(*ends, tight=True), y_axis
 
 
 def _percent(axis: Axis, value: float) -> str:
@@ -161,6 +166,12 @@ def _grid(x_axis: Axis, y_axis: Axis, height: int, x_name: str) -> str:
 
 def _curve(series: Series, x_axis: Axis, y_axis: Axis, height: int) -> str:
     css = f"{series.tone} {series.style}"
+    if series.style == "points":
+        return "".join(
+            f'<circle class="{css}" cx="{_percent(x_axis, a)}" cy="{_pixel(y_axis, b, height)}" r="2.5"/>'
+            for a, b in zip(series.x.tolist(), series.y.tolist(), strict=True)
+            if math.isfinite(a) and math.isfinite(b)
+        )
     path = []
     dots = []
     for run_x, run_y in finite_runs(series.x, series.y):
@@ -213,7 +224,8 @@ def _references(references: Sequence[tuple[str, float]], y_axis: Axis, height: i
 
 def _end_labels(curves: Sequence[Series], y_axis: Axis, height: int) -> str:
     """The last value of each curve, beside where it ends."""
-    ends = [(s.tone, _last(s)) for s in curves if s.style != "faint" and not math.isnan(_last(s))]
+    named = [series for series in curves if series.style not in ("faint", "points")]
+    ends = [(s.tone, _last(s)) for s in named if not math.isnan(_last(s))]
     places = spread([_pixel(y_axis, value, height) for _, value in ends], LABEL_GAP, 0, height)
     return "".join(
         f'<text class="end {tone}" x="100%" dx="7" y="{place:.1f}" dy="0.32em">'
@@ -243,10 +255,11 @@ def _last(series: Series) -> float:
 def _key(curves: Sequence[Series], marks: Sequence[Mark]) -> str:
     entries = []
     if len(curves) > 1:
+        # Curves of one name are of one kind.
+        kinds = {s.label: s for s in reversed(curves) if np.isfinite(s.y).any()}
         entries = [
             f'<li><i class="swatch {s.tone} {s.style}"></i>{escape(s.label)}</li>'
-            for s in curves
-            if np.isfinite(s.y).any()
+            for s in reversed(kinds.values())
         ]
     for kind, name in MARK_NAMES.items():
         if any(mark.kind == kind for mark in marks):
@@ -277,7 +290,7 @@ def _hover_data(x_name: str, x_axis: Axis, curves: Sequence[Series]) -> str:
         xs, ys = thin(series.x[good], series.y[good], 200)
         values = [float(f"{value:.5g}") for value in ys.tolist()]
         shown.append({"label": series.label, "x": xs.tolist(), "y": values})
-    value = {"x": x_name, "low": x_axis.low, "high": x_axis.high, "series": shown}
+    value = {"x": x_name, "low": x_axis.low, "high": x_axis.high, "is_log": x_axis.is_log, "series": shown}
     # Inside a script element only "<" can end it early.
     text = json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
     return f'<script type="application/json">{text}</script>'

@@ -8,6 +8,7 @@ allowed, by their hashes.
 import base64
 import hashlib
 import time
+from collections.abc import Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -39,11 +40,6 @@ def write_report(run_dir: Path) -> Path:
 
 def render(record: RunRecord, now: float) -> str:
     """The page, as of `now` (Unix time)."""
-    style, script = _asset("report.css"), _asset("report.js")
-    policy = (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )
     sections = [
         header_section(record, now),
         results_section(record),
@@ -57,12 +53,22 @@ def render(record: RunRecord, now: float) -> str:
         config_section(record),
         events_section(record),
     ]
-    footer = f"Written by Seedbed {__version__} from the files in {record.path}."
+    return document(record.name, sections, f"from the files in {record.path}")
+
+
+def document(title: str, sections: Sequence[str], origin: str) -> str:
+    """A page that needs nothing else: sections are HTML, empty ones are left out."""
+    style, script = _asset("report.css"), _asset("report.js")
+    policy = (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    footer = f"Written by Seedbed {__version__} {origin}."
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<title>{escape(record.name)} · Seedbed</title><link rel="icon" href="data:,">'
+        f'<title>{escape(title)} · Seedbed</title><link rel="icon" href="data:,">'
         f"<style>{style}</style></head>\n<body>\n"
         + "\n".join(filter(None, sections))
         + f"\n<footer>{escape(footer)}</footer>\n<script>{script}</script>\n</body></html>\n"

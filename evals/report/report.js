@@ -6,6 +6,8 @@ for (const figure of document.querySelectorAll("figure.chart")) {
   const svg = figure.querySelector(".plot > svg");
   const cursor = svg.querySelector(".cursor");
   const readout = figure.querySelector(".readout");
+  const scaled = (value) => (data.is_log ? Math.log(value) : value);
+  const [low, high] = [scaled(data.low), scaled(data.high)];
   const short = (value) => String(Number(value.toPrecision(4)));
 
   const nearest = (xs, x) => {
@@ -20,7 +22,8 @@ for (const figure of document.querySelectorAll("figure.chart")) {
   svg.addEventListener("pointermove", (event) => {
     const box = svg.getBoundingClientRect();
     const share = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
-    const wanted = data.low + share * (data.high - data.low);
+    const along = low + share * (high - low);
+    const wanted = data.is_log ? Math.exp(along) : along;
     const drawn = data.series.filter((one) => one.x.length);
     if (!drawn.length) return;
     const parts = drawn.map((one) => {
@@ -28,11 +31,11 @@ for (const figure of document.querySelectorAll("figure.chart")) {
       return [one.x[index], `${one.label} ${short(one.y[index])}`];
     });
     const x = parts[0][0];
-    const place = `${((x - data.low) / (data.high - data.low)) * 100}%`;
+    const place = `${((scaled(x) - low) / (high - low)) * 100}%`;
     cursor.setAttribute("x1", place);
     cursor.setAttribute("x2", place);
     figure.classList.add("pointed");
-    readout.textContent = [`${data.x} ${x}`]
+    readout.textContent = [`${data.x} ${data.is_log ? short(x) : x}`]
       .concat(parts.map(([at, text]) => (at === x ? text : `${text} (at ${at})`)))
       .join("  ·  ");
   });

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evals.scaling.fit import DELTA, Fit, optima
+from evals.scaling.fit import Fit, refit
 from evals.scaling.laws import Array, Law, Points
 
 
@@ -28,9 +28,7 @@ class Bootstrap:
         return float(np.std([of(Law(self.names, theta)) for theta in self.thetas], ddof=1))
 
 
-def bootstrap(
-    points: Points, found: Fit, num: int = 1000, *, seed: int = 0, delta: float = DELTA
-) -> Bootstrap:
+def bootstrap(points: Points, found: Fit, num: int = 1000, *, seed: int = 0) -> Bootstrap:
     """Fit `num` resamples, each from the optimum of all points and from one beside it; the better counts."""
     draw = np.random.default_rng(seed)
     counts = draw.multinomial(len(points), np.full(len(points), 1 / len(points)), size=num).astype(np.float64)
@@ -40,11 +38,9 @@ def bootstrap(
     middle = np.log(points.quantities).mean(axis=0)
     beside[2::2] *= 1.15
     beside[1::2] += 0.15 / 1.15 * beside[2::2] * middle
-    # From an asymptote that went to 0 no resample would come back.
-    beside[0] = max(beside[0], np.log(0.3 * points.losses.min()))
-    ends = [
-        optima(points, np.tile(start, (num, 1)), objective=found.objective, delta=delta, weights=counts)
-        for start in (theta, beside)
-    ]
+    if not found.has_given_asymptote:
+        # From an asymptote that went to 0 no resample would come back.
+        beside[0] = max(beside[0], np.log(0.3 * points.losses.min()))
+    ends = [refit(points, found, np.tile(start, (num, 1)), weights=counts) for start in (theta, beside)]
     better = ends[1].values < ends[0].values
     return Bootstrap(found.law.names, np.where(better[:, None], ends[1].points, ends[0].points))

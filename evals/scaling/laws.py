@@ -9,13 +9,17 @@ positive, and ln L is a log-sum-exp of lines in theta.
 Shapes: S fits side by side, P parameters, n points, K quantities.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Pull = Callable[[Array], Array]
+"""Derivatives by ln L of each point [S, n] -> derivatives by each parameter [S, P]."""
+LARGEST = 300.0
+"""Of the logarithm of a term: far beyond any loss, and far from overflow."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +69,30 @@ class Law:
         return np.asarray(self.asymptote + terms.sum(axis=-1), dtype=np.float64)
 
 
-def log_loss(theta: Array, logs: Array) -> tuple[Array, Array]:
-    """(ln L [S, n], its gradient [S, n, P]) of laws `theta` [S, P] at ln x = `logs` [n, K]."""
-    lines = theta[:, None, 1::2] - theta[:, None, 2::2] * logs
-    lines = np.concatenate([np.broadcast_to(theta[:, None, :1], (*lines.shape[:2], 1)), lines], axis=2)
-    top = lines.max(axis=2, keepdims=True)
-    powers = np.exp(lines - top)
-    total = powers.sum(axis=2, keepdims=True)
-    shares = powers / total
-    gradient = np.empty((*lines.shape[:2], theta.shape[1]))
-    gradient[..., 0] = shares[..., 0]
-    gradient[..., 1::2] = shares[..., 1:]
-    gradient[..., 2::2] = -shares[..., 1:] * logs
-    return (top + np.log(total))[..., 0], gradient
+def log_loss(theta: Array, logs: Array) -> tuple[Array, Pull]:
+    """(ln L [S, n], what takes its derivatives by point to those by parameter) of laws `theta` [S, P] at
+    ln x = `logs` [n, K]."""
+    asymptote = np.exp(np.minimum(theta[:, :1], LARGEST))
+    terms = [
+        np.exp(np.minimum(theta[:, k, None] - theta[:, k + 1, None] * log, LARGEST))
+        for k, log in zip(range(1, theta.shape[1], 2), logs.T, strict=True)
+    ]
+    total = sum(terms, start=asymptote)
+
+    def pull(slope: Array) -> Array:
+        each = slope / total
+        gradient = np.empty(theta.shape)
+        gradient[:, 0] = asymptote[:, 0] * each.sum(axis=1)
+        for k, (term, log) in enumerate(zip(terms, logs.T, strict=True)):
+            share = each * term
+            gradient[:, 1 + 2 * k] = share.sum(axis=1)
+            gradient[:, 2 + 2 * k] = -(share @ log)
+        return gradient
+
+    return np.log(total), pull
+
+
+def jacobian(theta: Array, logs: Array) -> Array:
+    """[n, P]: derivatives of ln L of one law `theta` [P] at each point."""
+    _, pull = log_loss(np.tile(theta, (len(logs), 1)), logs)
+    return pull(np.eye(len(logs)))

@@ -6,13 +6,13 @@ dropped in silence.
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from evals.scaling.laws import Points
+from evals.scaling.laws import Array, Points
 from evals.scaling.optimum import FLOPS_PER_PARAMETER_AND_TOKEN
 from seedbed.errors import DataError, UsageError, nearest
 
@@ -21,8 +21,13 @@ USUAL = {
     "D": ("d", "tokens", "num_tokens", "training tokens", "train_tokens", "data"),
     "C": ("c", "flop", "flops", "compute", "training flop", "training flops", "train_flops"),
     "loss": ("loss", "l", "val_loss", "final_loss", "eval_loss", "test_loss"),
+    "U": ("u", "unique", "unique_tokens", "num_unique_tokens"),
 }
-"""What is looked for, in lower case."""
+"""What is looked for, in lower case. U, the tokens that differ, need not be there."""
+GAP = 1e3
+"""From one value to the next, from which a column may be in several units."""
+NEAR = 30.0
+"""How far from the others a value may be once it is in their unit."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +41,66 @@ class Table:
     """N, D or C, and loss -> the column that was read."""
     left_out: list[str] = field(default_factory=list)
     """Lines that are no points, and why."""
+    counts: dict[str, Array] = field(default_factory=dict)
+    """Other ways to count each point's parameters, by column."""
+    unique: Array | None = None
+    """[n] tokens that differ, where a column says so: the others are repetitions."""
 
     def take(self, chosen: list[int], why: dict[int, str]) -> "Table":
         """Those points alone; the others are left out for the reasons given."""
         told = [f"line {self.lines[number]}: {reason}" for number, reason in sorted(why.items())]
         lines = tuple(self.lines[number] for number in chosen)
-        return Table(self.points.take(chosen), lines, self.columns, [*self.left_out, *told])
+        counts = {name: values[chosen] for name, values in self.counts.items()}
+        unique = None if self.unique is None else self.unique[chosen]
+        return Table(self.points.take(chosen), lines, self.columns, [*self.left_out, *told], counts, unique)
 
 
-def read_points(path: Path, named: Mapping[str, str] | None = None) -> Table:
+def read_points(path: Path, named: Mapping[str, str] | None = None, counts: Sequence[str] = ()) -> Table:
     """The runs of a CSV with a header.
 
-    `named` says which column is which, {"N": "size"}; others are found by their usual names. Raises
-    UsageError when there is none, DataError for a file that is no table, or numbers that are not positive.
+    `named` says which column is which, {"N": "size"}; others are found by their usual names. `counts` are
+    columns that count parameters otherwise. Raises UsageError when a column is missing, DataError for a file
+    that is no table, numbers that are not positive, or a column in several units.
     """
+    rows = _rows(path)
+    header = list(rows[0])
+    columns = _columns(header, dict(named or {}), path)
+    for count in counts:
+        if count not in header:
+            raise UsageError(f"{path} has no column {count!r}", f"it has {', '.join(header)}")
+    read = columns | {count: count for count in counts}
+    found: list[dict[str, float]] = []
+    lines, left_out = [], []
+    for line, row in enumerate(rows, start=2):
+        try:
+            values = {name: float(row[column] or "nan") for name, column in read.items()}
+        except ValueError as error:
+            left_out.append(f"line {line}: {error}")
+            continue
+        if bad := [name for name, value in values.items() if not math.isfinite(value)]:
+            left_out.append(f"line {line}: {', '.join(read[name] for name in bad)} is no number")
+            continue
+        if bad := [name for name, value in values.items() if value <= 0]:
+            raise DataError(
+                f"{path}, line {line}: {read[bad[0]]} is {values[bad[0]]:g}, not above 0",
+                "give parameters, tokens and losses as they are, not as logarithms or differences",
+            )
+        found.append(values)
+        lines.append(line)
+    for name, column in read.items():
+        if name != "loss":
+            _one_unit(f"{path}, {column}", [values[name] for values in found], lines)
+    quantities = [(values["N"], _tokens(values)) for values in found]
+    points = Points(
+        np.array(quantities, dtype=np.float64).reshape(-1, 2),
+        np.array([values["loss"] for values in found], dtype=np.float64),
+    )
+    others = {count: np.array([values[count] for values in found]) for count in counts}
+    unique = np.array([values["U"] for values in found]) if "U" in columns else None
+    return Table(points, tuple(lines), columns, left_out, others, unique)
+
+
+def _rows(path: Path) -> list[dict[str, str | None]]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file, strict=True))
@@ -57,28 +108,32 @@ def read_points(path: Path, named: Mapping[str, str] | None = None) -> Table:
         raise DataError(f"{path} is no CSV: {error}", "give one with a header, such as N,D,loss") from None
     if not rows:
         raise DataError(f"{path} has no rows", "give a CSV with a header and a row for each run")
-    columns = _columns(list(rows[0]), dict(named or {}), path)
-    quantities, losses, lines, left_out = [], [], [], []
-    for line, row in enumerate(rows, start=2):
-        try:
-            values = {name: float(row[column] or "nan") for name, column in columns.items()}
-        except ValueError as error:
-            left_out.append(f"line {line}: {error}")
+    return rows
+
+
+def _tokens(values: Mapping[str, float]) -> float:
+    return values.get("D") or values["C"] / values["N"] / FLOPS_PER_PARAMETER_AND_TOKEN
+
+
+def _one_unit(what: str, values: Sequence[float], lines: Sequence[int]) -> None:
+    """Raises DataError when some numbers seem to be in millions or billions, and others not.
+
+    So it seems when nothing lies between the smaller and the larger over `GAP`, and one factor of a thousand,
+    a million ... puts each of the smaller among the larger.
+    """
+    order = sorted(range(len(values)), key=lambda i: values[i])
+    for place in range(1, len(order)):
+        small, large = [values[i] for i in order[:place]], [values[i] for i in order[place:]]
+        if large[0] / small[-1] < GAP:
             continue
-        if bad := [name for name, value in values.items() if not math.isfinite(value)]:
-            left_out.append(f"line {line}: {', '.join(columns[name] for name in bad)} is no number")
-            continue
-        if bad := [name for name, value in values.items() if value <= 0]:
-            raise DataError(
-                f"{path}, line {line}: {columns[bad[0]]} is {values[bad[0]]:g}, not above 0",
-                "give parameters, tokens and losses as they are, not as logarithms or differences",
-            )
-        tokens = values.get("D") or values["C"] / values["N"] / FLOPS_PER_PARAMETER_AND_TOKEN
-        quantities.append((values["N"], tokens))
-        losses.append(values["loss"])
-        lines.append(line)
-    points = Points(np.array(quantities, dtype=np.float64).reshape(-1, 2), np.array(losses, dtype=np.float64))
-    return Table(points, tuple(lines), columns, left_out)
+        for power in (3, 6, 9, 12):
+            if large[0] / NEAR <= small[0] * 10**power and small[-1] * 10**power <= large[-1] * NEAR:
+                some = ", ".join(str(lines[i]) for i in sorted(order[:place])[:5])
+                raise DataError(
+                    f"{what} is in several units: {small[0]:g} to {small[-1]:g} in {place} rows (lines {some}"
+                    f"{' ...' if place > 5 else ''}), {large[0]:g} to {large[-1]:g} in the others",
+                    f"the former may be in units of 1e{power}: give all in one unit",
+                )
 
 
 def without_highest(table: Table, count: int) -> Table:
@@ -90,7 +145,7 @@ def without_highest(table: Table, count: int) -> Table:
 
 def _columns(header: list[str], named: dict[str, str], path: Path) -> dict[str, str]:
     if unknown := sorted(named.keys() - USUAL.keys()):
-        raise UsageError(f"--column {unknown[0]}=... names no quantity", "N, D, C or loss")
+        raise UsageError(f"--column {unknown[0]}=... names no quantity", "N, D, C, loss or U")
     for name, column in named.items():
         if column not in header:
             guess = nearest(column, header)
@@ -106,8 +161,21 @@ def _columns(header: list[str], named: dict[str, str], path: Path) -> dict[str, 
     wanted = [name for name in ("N", "loss") if name not in named]
     wanted += ["D (or C)"] if not {"D", "C"} & named.keys() else []
     if wanted:
+        offered = [
+            f"--column {name}={_likely(name, header, named)}" for name in (text.split()[0] for text in wanted)
+        ]
         raise UsageError(
             f"{path} has no column for {', '.join(wanted)} among {', '.join(header)}",
-            "name it: --column N=size --column D=tokens --column loss=final",
+            f"name it: {' '.join(offered)}",
         )
-    return {name: named[name] for name in ("N", "D" if "D" in named else "C", "loss")}
+    read = ("N", "D" if "D" in named else "C", "loss", *(["U"] if "U" in named else []))
+    return {name: named[name] for name in read}
+
+
+def _likely(name: str, header: Sequence[str], named: Mapping[str, str]) -> str:
+    """The column that may be quantity `name`: one of which a usual name is a part, or that is spelt alike."""
+    free = [column for column in header if column and column not in named.values()]
+    words = [word for word in USUAL[name] if len(word) > 2]
+    parts = (column for column in free if any(word in column.lower() for word in words))
+    alike = (column for word in words if (column := nearest(word, free)))
+    return next(parts, None) or next(alike, None) or "COLUMN"

@@ -34,8 +34,18 @@ def test_a_known_law_is_found_within_its_intervals(seedbed_cli, tmp_path):
     assert best["compute"] == 1e22
     assert best["parameters"] * best["tokens"] * 6 == pytest.approx(1e22, rel=1e-9)
     assert best["loss_interval"][0] < best["loss"] < best["loss_interval"][1]
+    ways = found["alternatives"]["size_exponent"]
+    low, high = ways["law"]["interval"]
+    assert low < LAW["beta"] / (LAW["alpha"] + LAW["beta"]) < high
+    # These runs lie on a grid of sizes and tokens: no budget has three sizes about its lowest.
+    assert "value" in ways["envelope"]
+    assert "reason" in ways["parabolas"] or ways["parabolas"]["interval"]
+    # Hoffmann's law is the one that these runs follow.
+    assert found["alternatives"]["kaplan"]["objective"] > 2 * found["objective"]
+    assert found["alternatives"]["over_training"]["eta"] == pytest.approx(0.17, abs=0.02)
     shown = seedbed_cli("scale", "fit", "runs.csv", "--bootstraps", "100")
     assert "25 points" in shown.stdout
+    assert "best size ~ compute^a: by envelope" in shown.stdout
     assert "tokens per parameter" in shown.stdout
 
 
@@ -51,6 +61,10 @@ def test_compute_may_stand_for_tokens_and_columns_may_have_any_name(seedbed_cli,
     assert other["columns"] == {"N": "wide", "C": "budget", "loss": "end"}
     refused = seedbed_cli("scale", "fit", "other.csv")
     assert (refused.code, "no column for N, loss, D (or C)" in refused.stderr) == (2, True)
+    write(tmp_path / "alike.csv", rows, header="model_params,train_flops_total,heldout_loss,note")
+    offered = seedbed_cli("scale", "fit", "alike.csv")
+    for name in ("N=model_params", "loss=heldout_loss"):
+        assert f"--column {name}" in offered.stderr
 
 
 def test_what_points_do_not_determine_is_said(seedbed_cli, tmp_path):
@@ -80,6 +94,13 @@ def test_what_points_do_not_determine_is_said(seedbed_cli, tmp_path):
             "all points have the same N",
         ),
         ("a,b\n1,2\n", 2, "no column for N, loss, D (or C) among a, b"),
+        (
+            "N,D,loss\n"
+            + "70,1e9,3\n160,2e9,2.9\n"
+            + "".join(f"{n}e7,3e9,{3 - n / 99}\n" for n in range(5, 20)),
+            3,
+            "N is in several units: 70 to 160 in 2 rows (lines 2, 3), 5e+07 to 1.9e+08 in the others",
+        ),
     ],
 )
 def test_files_that_are_wrong_say_what_is_wrong(seedbed_cli, tmp_path, content, code, words):
@@ -103,3 +124,65 @@ def test_rows_that_are_no_runs_are_listed(seedbed_cli, tmp_path):
     missing = seedbed_cli("scale", "fit", "runs.csv", "--objective", "hubert")
     assert (missing.code, "huber, squared_log, squared" in missing.stderr) == (2, True)
     assert seedbed_cli("scale", "fit", "none.csv").code == 3
+
+
+def test_losses_below_an_asymptote_that_was_given_are_refused(seedbed_cli, tmp_path):
+    """What is said to be impossible was measured: one of the two is wrong."""
+    write(tmp_path / "runs.csv", runs())
+    outcome = seedbed_cli("scale", "fit", "runs.csv", "--asymptote", "2.5")
+    assert (outcome.code, "losses are not above the asymptote 2.5" in outcome.stderr) == (3, True)
+    held = seedbed_cli("scale", "fit", "runs.csv", "--asymptote", "1.7", "--bootstraps", "100", "--json")
+    found = json.loads(held.stdout)
+    assert found["E"] == pytest.approx(1.7)
+    assert "E" not in found["intervals"]
+
+
+def test_two_counts_of_parameters_are_compared(seedbed_cli, tmp_path):
+    """Embeddings are most of a small model: counted or not, they move the advice more than noise does."""
+    rows = [(size, tokens, loss, size + 3e7) for size, tokens, loss in runs()]
+    write(tmp_path / "runs.csv", rows, header="N,D,loss,with_embeddings")
+    arguments = ("--count", "with_embeddings", "--bootstraps", "100", "--json")
+    found = json.loads(seedbed_cli("scale", "fit", "runs.csv", *arguments).stdout)
+    first, second = found["identifiability"]["counts"]
+    assert (first["count"], second["count"]) == ("N", "with_embeddings")
+    assert abs(first["size_exponent"] - second["size_exponent"]) > 0.01
+    assert any("with N counted as with_embeddings" in told for told in found["warnings"])
+
+
+def test_a_forecast_is_registered_scored_and_counted(seedbed_cli, tmp_path):
+    """A forecast that can be chosen after the run is none."""
+    write(tmp_path / "runs.csv", runs())
+    arguments = ("--parameters", "3e9", "--tokens", "2e11", "--bootstraps", "100", "--register", "book.jsonl")
+    made = seedbed_cli("scale", "forecast", "runs.csv", *arguments, "--name", "big", "--json")
+    assert made.code == 0, made.stderr
+    value = json.loads(made.stdout)
+    (one,), (row,) = value["forecasts"], value["registered"]
+    true = LAW["E"] + LAW["A"] / 3e9 ** LAW["alpha"] + LAW["B"] / 2e11 ** LAW["beta"]
+    low, high = one["run_interval"]
+    assert low < true < high
+    assert high - low > one["loss_interval"][1] - one["loss_interval"][0]
+    assert value["recipe"]["points"] == 25
+    outcome = seedbed_cli("scale", "score", "book.jsonl", "--of", "1", "--loss", f"{true}", "--json")
+    assert outcome.code == 0, outcome.stderr
+    table = json.loads(outcome.stdout)
+    assert (table["scored"], table["covered"]) == (1, 1)
+    shown = seedbed_cli("scale", "score", "book.jsonl", "--expect", row["digest"])
+    assert "1 of 1 within the 95 % interval" in shown.stdout
+    (tmp_path / "book.jsonl").write_text((tmp_path / "book.jsonl").read_text().replace("big", "bit"))
+    damaged = seedbed_cli("scale", "score", "book.jsonl")
+    assert (damaged.code, "line 1: its digest is another" in damaged.stderr) == (3, True)
+
+
+def test_a_budget_is_advised_for_serving_and_for_few_data(seedbed_cli, tmp_path):
+    """Who serves much, or has little to train on, would be told the size that is right for neither."""
+    write(tmp_path / "runs.csv", runs())
+    arguments = ("--compute", "1e21", "--serve", "1e12", "--unique", "1e9", "--bootstraps", "100", "--json")
+    found = json.loads(seedbed_cli("scale", "forecast", "runs.csv", *arguments).stdout)["forecasts"]
+    plain, serving, few = found
+    assert [one["kind"] for one in found] == ["compute-optimal", "serving-optimal", "data-constrained"]
+    assert serving["parameters"] < plain["parameters"]
+    assert serving["total_compute"] < serving["total_compute_of_compute_optimal"]
+    assert few["epochs"] > 1
+    assert few["loss"] > plain["loss"]
+    assert seedbed_cli("scale", "forecast", "runs.csv", "--max-epochs", "4").code == 2
+    assert seedbed_cli("scale", "forecast", "runs.csv", "--tokens", "4e9").code == 2

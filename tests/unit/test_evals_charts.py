@@ -210,3 +210,30 @@ def test_long_names_of_axes_stay_inside_the_plot(name, inside):
     html = line_chart(chart([1.0, 2.0, 3.0], x_name=name))
     [text] = Elements(html).of_class("tick", "name")
     assert (text["x"] == "100%") == inside
+
+
+def test_points_on_logarithmic_axes_are_where_their_values_say():
+    """A power law would be no straight line, and what is pointed at another point."""
+    x = np.array([1e6, 1e7, 1e8])
+    series = [Series("runs", x, 3 * x**-0.5, "validation", "points"), Series("law", x, 3 * x**-0.5, "train")]
+    html = line_chart(Chart("Law", "nats", series, x_name="N", is_log=True, is_log_x=True, height=100))
+    circles = [
+        (float(str(a["cx"])[:-1]), float(str(a["cy"]))) for tag, a in Elements(html).found if tag == "circle"
+    ]
+    assert len(circles) == 3
+    (x_1, y_1), (x_2, y_2), (x_3, y_3) = circles
+    assert x_2 - x_1 == pytest.approx(x_3 - x_2, abs=0.02)
+    assert y_2 - y_1 == pytest.approx(y_3 - y_2, abs=0.2)
+    assert y_3 > y_1 > 0
+    shown = json.loads(html.split('<script type="application/json">')[1].split("</script>")[0])
+    assert shown["is_log"] is True
+    assert shown["low"] < 1e6 < 1e8 < shown["high"]
+    assert ">1M<" in html
+
+
+def test_a_logarithmic_axis_within_a_decade_has_ticks():
+    """Losses of 2.2 to 3.4 would stand beside a 2 and a 5, with the plot half empty."""
+    axis = log_axis(2.2, 3.4, tight=True)
+    assert 2.1 < axis.low < 2.2 < 3.4 < axis.high < 3.6
+    assert len(axis.ticks) >= 3
+    assert value_label(1e18) == "1e18"
