@@ -14,6 +14,7 @@ from cluster.commands import (
     evaluation,
     exchange,
     generate,
+    pipeline,
     plan,
     runs,
     scale,
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.command("train")(train.train)
 app.command("plan")(plan.plan)
+app.command("pipeline")(pipeline.pipeline)
 app.command("submit")(cluster.submit)
 app.command("list")(runs.list_)
 app.command("status")(cluster.status)
