@@ -19,6 +19,7 @@ from cluster.commands import (
     runs,
     scale,
     settings,
+    sweep,
     train,
 )
 from seedbed.errors import EXIT_USAGE
@@ -35,6 +36,7 @@ app.add_typer(data.app, name="data")
 app.command("train")(train.train)
 app.command("plan")(plan.plan)
 app.command("pipeline")(pipeline.pipeline)
+app.command("sweep")(sweep.sweep)
 app.command("submit")(cluster.submit)
 app.command("list")(runs.list_)
 app.command("status")(cluster.status)

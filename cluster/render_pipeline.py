@@ -43,3 +43,31 @@ def _total(sums: dict[str, Any]) -> str:
 
 def _time(seconds: float | None) -> str | None:
     return None if seconds is None else human_time(seconds)
+
+
+def cost_text(cost: dict[str, Any]) -> str:
+    """What a sweep will take, in a line."""
+    rungs = cost["rungs"]
+    how = f"{cost['points']} points, {cost['to_run']} to run"
+    if len(rungs) > 1:
+        how += "; " + ", ".join(f"{rung['points']} to step {rung['steps']}" for rung in rungs)
+    if cost["seconds"] is None:
+        return f"{how}; cost not known"
+    price = "" if cost["price"] is None else f", price {cost['price']:,.2f}"
+    basis = f" ({'; '.join(cost['basis'])})" if cost["basis"] else ""
+    return f"{how}: {_time(cost['seconds'])}, {cost['device_hours']:.3g} device-hours{price}{basis}"
+
+
+def sweep_text(value: dict[str, Any]) -> Any:
+    """The table of a sweep's points, the best first, what is no result last."""
+    order = {"done": 0, "paused": 1}
+    rows = sorted(
+        value["points"], key=lambda row: (order.get(row["state"], 2), row.get("loss") or 0.0, row["point"])
+    )
+    figures = ("state", "steps", "N", "D", "C", "loss", "device_hours", "message")
+    shown = [{**row, "C": row.get("C") and float(row["C"])} for row in rows]
+    return group(
+        f"{value['sweep']}: {value['description'] or value['recipe']}",
+        table(shown, ("point", *value["settings"], *figures)),
+        cost_text(value["cost"]) if value["state"] == "planned" else f"table: {value['csv']}",
+    )

@@ -45,6 +45,8 @@ class Front:
 
     @staticmethod
     def command(*arguments: str | Path) -> list[str]:
+        if arguments[0] in ("pipeline", "sweep") and "--mlflow" not in arguments:
+            arguments = (*arguments, "--mlflow", "none")
         return [sys.executable, "-P", "-m", "seedbed", *map(str, arguments)]
 
     def __call__(self, *arguments: str | Path, timeout_s: float = 120) -> Outcome:

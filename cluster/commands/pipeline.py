@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from cluster.commands.options import Json
-from cluster.output import command, emit, note
+from cluster.output import command, emit
 from seedbed.errors import UsageError
 
 Folder = Annotated[
@@ -28,6 +28,15 @@ On = Annotated[
     str,
     typer.Option(metavar="PLACE", help="Where runs train: local, ray, or the address of a Ray cluster."),
 ]
+Tracker = Annotated[
+    str,
+    typer.Option(
+        "--mlflow",
+        metavar="URI",
+        help="Copied to there. Default: mlflow.db beside its folder; none: nowhere.",
+    ),
+]
+Experiment = Annotated[str, typer.Option("--experiment", help="Of MLflow.")]
 Price = Annotated[float | None, typer.Option("--price", min=0, help="Of one device for one hour.")]
 AtOnce = Annotated[
     int, typer.Option("--at-once", min=1, help="Stages at a time, where they are independent.")
@@ -52,6 +61,8 @@ def pipeline(
     ] = None,
     at_once: AtOnce = 1,
     on: On = "local",
+    mlflow: Tracker = "",
+    experiment: Experiment = "seedbed",
     list_: Annotated[bool, typer.Option("--list", help="List those that ship.")] = False,
     json: Json = False,
 ) -> None:
@@ -69,11 +80,13 @@ def pipeline(
         )
     if name is None:
         raise UsageError("no pipeline given", "seedbed pipeline rlhf-demo; --list shows those that ship")
+    from cluster.pipelines.places import place_to_train
     from cluster.pipelines.runner import dry, run
     from cluster.render_pipeline import pipeline_text
 
     arguments: dict[str, Any] = {"out": out, "store": store, "sets": sets or [], "price": price}
     if dry_run:
         return emit(dry(name, redo=redo or [], **arguments), json=json, render=pipeline_text)
-    value = run(name, redo=redo or [], at_once=at_once, on=on, tell=note, **arguments)
+    arguments |= {"how": place_to_train(on, at_once), "mlflow": mlflow, "experiment": experiment}
+    value = run(name, redo=redo or [], **arguments)
     return emit(value, json=json, render=pipeline_text)

@@ -1,5 +1,6 @@
 """Which commands a stage may be: those of the command line that make something."""
 
+from functools import cache
 from typing import Any
 
 from cluster.pipelines.graph import Stage
@@ -41,6 +42,7 @@ def check_command(stage: Stage) -> None:
         )
 
 
+@cache
 def _commands() -> dict[str, set[str]]:
     """`data build` -> its options."""
     import typer

@@ -15,11 +15,20 @@ from cluster.pipelines.graph import Pipeline
 from cluster.pipelines.making import Making, Outcome, Start, local_start
 from cluster.pipelines.store import check_inputs
 from cluster.pipelines.work import Input, Work, config_of, work_of
-from seedbed.errors import Preempted, SeedbedError, StoppedUnsaved, UsageError, nearest
+from seedbed.errors import (
+    EXIT_TRAINING,
+    ConfigError,
+    Preempted,
+    SeedbedError,
+    StoppedUnsaved,
+    UsageError,
+    nearest,
+)
 from seedbed.files import write_json
+from training.checkpoint.layout import list_steps
 
 RECORD = "pipeline.json"
-"""In a pipeline's folder: its stages and what became of them."""
+"""In a pipeline's folder: its stages and what became of them. A sweep has a record of its own."""
 POLL_S = 0.1
 
 
@@ -67,7 +76,9 @@ class Driver:
         keeps_going: bool = False,
         price: float | None = None,
         pause_at: int = 0,
+        record: str = RECORD,
     ) -> None:
+        self._record_name = record
         self.pipeline, self.folder, self.store = pipeline, folder.absolute(), store
         self.at_once, self.start, self.is_local, self.keeps_going = at_once, start, is_local, keeps_going
         self.price, self.pause_at = price, pause_at
@@ -90,10 +101,15 @@ class Driver:
         given = check_inputs(self.pipeline.inputs, self.store)
         paths = {name: path.absolute() for name, path in self.pipeline.inputs.items()}
         self._inputs = {name: Input(paths[name], found.digest) for name, found in given.items()}
-        for stage in self.pipeline.stages.values():
-            check_command(stage)
-            # A recipe that is none is refused now, though its turn may come in days.
-            config_of(stage, dict.fromkeys([*stage.inputs, "out"], "0"))
+        for name, stage in self.pipeline.stages.items():
+            try:
+                check_command(stage)
+                # A recipe that is none is refused now, though its turn may come in days.
+                config_of(stage, dict.fromkeys([*stage.inputs, "out"], "0"))
+            except ConfigError as error:
+                if not self.keeps_going:
+                    raise
+                self.stages[name].state, self.stages[name].message = "failed", error.message
         for name in self.pipeline.stages:
             self._resolve(name)
         for name, progress in self.stages.items():
@@ -103,12 +119,17 @@ class Driver:
     def _resolve(self, name: str) -> None:
         """Have a stage's work in hand, and whether it is done, once its inputs are."""
         stage, progress = self.pipeline.stages[name], self.stages[name]
-        if progress.work is not None or not all(not self.is_open(needed) for needed in stage.inputs):
+        is_early = any(self.is_open(needed) for needed in stage.inputs)
+        if progress.work is not None or progress.state == "failed" or is_early:
             return
         progress.work = work_of(stage, self._inputs, self.store)
         record = None if name in self._redo else progress.work.place.done()
         if record is not None:
             self._done(name, record, was_made=False)
+        elif self.keeps_going and (verdict := progress.work.place.verdict()):
+            progress.state, progress.message, progress.record = "failed", verdict["message"], verdict
+        elif self.pause_at and max(list_steps(progress.work.place.out), default=0) >= self.pause_at:
+            progress.state = "paused"
 
     def is_open(self, name: str) -> bool:
         """Whether an artefact is yet to be made."""
@@ -149,7 +170,7 @@ class Driver:
     def estimate(self) -> None:
         """What each stage that is not done will take."""
         for name, progress in self.stages.items():
-            if progress.state == "done":
+            if progress.state in ("done", "failed"):
                 continue
             stage = self.pipeline.stages[name]
             names = dict.fromkeys([*stage.inputs, "out"], "0")
@@ -245,7 +266,7 @@ class Driver:
         assert progress.work is not None
         if outcome.state == "done":
             self._done(name, outcome.record, was_made=outcome.was_made)
-            if outcome.was_made:
+            if outcome.was_made and self.is_local:
                 self.history.add(progress.work, outcome.record)
             self._link(name)
             self._tell(name, f"{outcome.record['kind']} {outcome.record['digest'][:12]}")
@@ -254,6 +275,8 @@ class Driver:
         if outcome.error is None:
             return None
         progress.message, progress.record = outcome.error.message, {"code": outcome.code}
+        if outcome.code == EXIT_TRAINING:
+            progress.work.place.judge(outcome.code, outcome.error.message)
         self._tell(name, f"! {outcome.error.message}")
         return outcome.error
 
@@ -287,7 +310,8 @@ class Driver:
             "stages": {name: progress.as_dict() for name, progress in self.stages.items()},
             "needs": {stage.name: stage.inputs for stage in self.pipeline.stages.values()},
         }
-        write_json(self.folder / RECORD, self.record)
+        if self._record_name:
+            write_json(self.folder / self._record_name, self.record)
         self.on_change()
 
     @contextmanager
@@ -296,7 +320,8 @@ class Driver:
             self._stop_requests += 1
             note("stopping: what runs saves first")
 
-        previous = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        previous = {number: signal.signal(number, request) for number in numbers}
         try:
             yield
         finally:
@@ -311,5 +336,5 @@ class Driver:
 
 def total(stages: dict[str, Progress], name: str) -> float | None:
     """The sum of a figure over what is not done; None when it is not known of all of them."""
-    values = [progress.estimate.get(name) for progress in stages.values() if progress.state != "done"]
+    values = [progress.estimate.get(name) for progress in stages.values() if progress.estimate]
     return None if any(value is None for value in values) else float(sum(v for v in values if v is not None))

@@ -125,7 +125,7 @@ def parse(tables: Mapping[str, Any], name: str, assignments: Sequence[str] = ())
     for assignment in assignments:
         _assign(stages, assignment, name)
     for stage in stages.values():
-        _check_names(stage, [*stages, *inputs], name)
+        check_names(stage, [*stages, *inputs], name)
     _check_places(stages, name)
     order = _ordered(stages, name)
     paths = {key: Path(str(path)).expanduser() for key, path in inputs.items()}
@@ -177,7 +177,8 @@ def _assign(stages: dict[str, Stage], assignment: str, origin: str) -> None:
     stages[stage] = replace(stages[stage], settings=settings)
 
 
-def _check_names(stage: Stage, known: list[str], origin: str) -> None:
+def check_names(stage: Stage, known: list[str], origin: str) -> None:
+    """Raises ConfigError when a stage is made of something that is not known."""
     for name in stage.inputs:
         if name not in known:
             guess = nearest(name, known)

@@ -1,13 +1,21 @@
 """A pipeline as the front door asks for it: read, looked at, run, mirrored, reported."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from cluster.output import note
 from cluster.pipelines import read_tables
-from cluster.pipelines.driver import Driver, Progress, total
+from cluster.pipelines.driver import RECORD, Driver, Progress, total
 from cluster.pipelines.graph import parse
+from cluster.pipelines.mirror import MODULE
+from cluster.pipelines.report import write_report
 from cluster.pipelines.store import default_store
+from cluster.tracking import mirrored_folder
+from seedbed.errors import Preempted, SeedbedError, StoppedUnsaved
+from training.run_directory import RunDirectory, read_json
+from training.tracking import default_uri
 
 
 def dry(
@@ -34,15 +42,55 @@ def run(
     sets: Sequence[str],
     price: float | None,
     redo: Sequence[str],
-    at_once: int,
-    on: str,
-    tell: Callable[[str], None],
+    how: Mapping[str, Any],
+    mlflow: str = "",
+    experiment: str = "seedbed",
 ) -> dict[str, Any]:
-    """Make what is not done; raises what the first stage that fails says."""
-    driver = _driver(name, out, store, sets, price, redo, at_once=at_once)
+    """Make what is not done, as `places.place_to_train` says how; raises what a stage that fails says."""
+    driver = _driver(name, out, store, sets, price, redo, **how)
     driver.look()
-    driver.run()
-    return {"pipeline": driver.pipeline.name, "state": "done", **described(driver)}
+    with mirrored_programme(driver.folder, mlflow, experiment):
+        driver.run()
+    return {
+        "pipeline": driver.pipeline.name,
+        "state": "done",
+        "report": str(driver.folder / "report.html"),
+        **described(driver),
+    }
+
+
+@contextmanager
+def mirrored_programme(folder: Path, mlflow: str, experiment: str) -> Iterator[None]:
+    """Mirror what is done in `folder` to the server `mlflow`; "" is an SQLite file beside it, "none" nothing.
+
+    However it ends, the folder has a report and says so before the mirror sends its last.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    status = RunDirectory(folder)
+    status.write_status("running", 0)
+    uri = mlflow or default_uri(folder)
+    with nullcontext() if mlflow == "none" else mirrored_folder(folder, uri, experiment, MODULE):
+        state, message = "failed", "interrupted"
+        try:
+            yield
+            state, message = "finished", ""
+        except SeedbedError as error:
+            state, message = "failed", error.message
+            if isinstance(error, Preempted | StoppedUnsaved):
+                state = "preempted"
+            raise
+        finally:
+            _report_quietly(folder)
+            status.write_status(state, 0, message)
+
+
+def _report_quietly(folder: Path) -> None:
+    """How it ended matters more than the page about it."""
+    try:
+        if record := read_json(folder / RECORD):
+            write_report(folder, record)
+    except (OSError, SeedbedError) as error:
+        note(f"! no report was written: {error}")
 
 
 def _driver(

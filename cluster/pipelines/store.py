@@ -25,6 +25,7 @@ from training.run_directory import read_json
 
 FOLDER = Path("runs") / "artefacts"
 DONE = "done.json"
+VERDICT = "failed.json"
 
 
 def default_store() -> Path:
@@ -75,9 +76,18 @@ class Place:
         write_json(self.path / DONE, value)
         return value
 
+    def judge(self, code: int, message: str) -> None:
+        """Write down that its training fails however often it is run."""
+        write_json(self.path / VERDICT, {"code": code, "message": message, "time": time.time()})
+
+    def verdict(self) -> dict[str, Any]:
+        """What `judge` wrote; empty for a place that may be made."""
+        return read_json(self.path / VERDICT)
+
     def clear(self) -> None:
         """Have it be made again, from nothing. For who makes it alone."""
-        (self.path / DONE).unlink(missing_ok=True)
+        for name in (DONE, VERDICT):
+            (self.path / name).unlink(missing_ok=True)
         if self.out.is_dir() and not self.out.is_symlink():
             shutil.rmtree(self.out)
         else:

@@ -7,6 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from cluster.pipelines import read_tables, shipped
+from cluster.pipelines.driver import Driver
+from cluster.pipelines.graph import parse
+from cluster.pipelines.work import config_of
+from cluster.sweeps.points import parse_sweep
+from cluster.sweeps.runner import SweepRunner
 from tests.mlflow_server import wait_for
 from tests.pipeline_runs import SHARDS, SMALL, Front, made, stage_of, toml_of
 from training.checkpoint.layout import list_steps
@@ -102,6 +108,28 @@ REFUSED = {
         "stage 'a' needs",
     ),
 }
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_what_ships_can_be_planned(tmp_path, name):
+    """A user's first pipeline would end in a complaint about a file that is ours."""
+    driver = Driver(parse(read_tables(name), name), tmp_path / "out", tmp_path / "store")
+    driver.look()
+    assert driver.pipeline.description
+    for stage in driver.pipeline.stages.values():
+        config = config_of(stage, dict.fromkeys([*stage.inputs, "out"], "0"))
+        assert (config is not None) == (stage.command[0] == "train")
+
+
+@pytest.mark.parametrize("name", shipped("cluster.sweeps"))
+def test_sweeps_that_ship_can_be_planned(tmp_path, name):
+    """As above."""
+    sweep = parse_sweep(read_tables(name, "cluster.sweeps"), name)
+    runner = SweepRunner(sweep, tmp_path / "out", tmp_path / "store")
+    runner.driver.look()
+    assert sweep.description
+    assert {progress.state for progress in runner.driver.stages.values()} == {"waiting"}
+    assert runner.rungs()[-1][0] == runner.steps
 
 
 @pytest.mark.parametrize("kind", REFUSED)
@@ -225,3 +253,114 @@ def test_a_stop_saves_and_what_fails_is_tried_again(front):
     assert driver.wait(60) == 5
     assert "stopped in gpt" in driver.said.read_text()
     assert list_steps(events)
+
+
+CHAIN = f"""
+{TRAINED}
+[stage.tuned]
+command = "train gpt-demo --init-from {{gpt}} --run-dir {{out}}"
+{toml_of({**SMALL, "run": {"steps": 4, "seed": 1}})}
+
+[stage.score]
+command = "eval {{tuned}}"
+"""
+
+
+def children(client, experiment: str) -> tuple[dict, dict]:
+    """(the parent run, its children by stage) in an experiment."""
+    found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    parents = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+    assert len(parents) == 1
+    own = [run for run in found if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
+    assert len(own) == len(found) - 1
+    assert len({run.data.tags["seedbed.stage"] for run in own}) == len(own)
+    return parents[0], {run.data.tags["seedbed.stage"]: run for run in own}
+
+
+def check_copy(front, uri: str, value: dict) -> None:
+    """A parent, children, curves, reports, checkpoints, and models whose lineage ends in the data."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    parent, own = children(client, "tests")
+    assert (parent.info.status, parent.data.tags["seedbed.programme"]) == ("FINISHED", "pipeline")
+    assert "report.html" in [file.path for file in client.list_artifacts(parent.info.run_id)]
+    assert set(own) == {"shards", "gpt", "tuned", "score"}
+    assert {run.info.status for run in own.values()} == {"FINISHED"}
+    for name, steps in (("gpt", 8), ("tuned", 4)):
+        run = own[name]
+        history = client.get_metric_history(run.info.run_id, "train/loss")
+        assert [metric.step for metric in history] == list(range(1, steps + 1))
+        files = [file.path for file in client.list_artifacts(run.info.run_id)]
+        assert sorted(files) == ["checkpoint", "report.html"]
+        assert run.data.tags["seedbed.digest"] == stage_of(value, name)["digest"]
+    assert any("bits-per-byte" in key for key in own["score"].data.metrics)
+    versions = client.search_model_versions("name = 'p.tuned'")
+    assert [version.run_id for version in versions] == [own["tuned"].info.run_id]
+    asked = front.json("runs", "lineage", "p.tuned", "--uri", uri)["lineage"]
+    assert [entry["stage"] for entry in asked] == ["tuned", "gpt", "shards", "texts"]
+    assert asked[0]["inputs"]["gpt"] == asked[1]["digest"] == stage_of(value, "gpt")["digest"]
+    assert asked[0]["data"] == asked[1]["data"] == asked[2]["digest"] == stage_of(value, "shards")["digest"]
+    assert front.json("runs", "lineage", front.folder / "runs" / "p" / "tuned")["lineage"] == asked
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_mlflow_has_the_pipeline_in_a_file(front):
+    """Of a model in the registry nobody could say what it learnt from."""
+    path = front.write("p.toml", CHAIN)
+    uri = f"sqlite:///{front.folder / 'm.db'}"
+    value = front.json("pipeline", path, "--mlflow", uri, "--experiment", "tests", timeout_s=400)
+    check_copy(front, uri, value)
+    # Once more, with nothing to do: neither a second parent nor a second version.
+    front.json("pipeline", path, "--mlflow", uri, "--experiment", "tests")
+    check_copy(front, uri, value)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_mlflow_may_be_down_for_the_middle_third(front, tmp_path):
+    """A tracking server's outage would stop a pipeline, or leave a hole in what it tells."""
+    from tests.mlflow_server import Server
+
+    folder = tmp_path / "server"
+    folder.mkdir()
+    server = Server(folder)
+    server.start()
+    try:
+        path = front.write("p.toml", CHAIN)
+        driver = front.start("pipeline", path, "--mlflow", server.uri, "--experiment", "tests", "--json")
+        wait_for(lambda: list(front.folder.glob("artefacts/train-*/out/metrics.jsonl")), timeout_s=200)
+        server.kill()
+        wait_for(lambda: len(list(front.folder.glob("artefacts/train-*/done.json"))) == 2, timeout_s=300)
+        server.start()
+        assert driver.wait(300) == 0
+        said = driver.said.read_text()
+        value = json.loads(said[said.index('{\n  "pipeline"') :])
+        check_copy(front, server.uri, value)
+    finally:
+        server.kill()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_the_same_pipeline_on_ray_makes_the_same_weights(front, trained):
+    """What was tried out at home would be another model on the cluster, and be paid for again there."""
+    path = front.write("p.toml", CHAIN)
+    up = front.json("cluster", "up", "--num-cpus", "2")
+    assert up["started"], up
+    try:
+        driver = front.start("pipeline", path, "--on", "ray", "--json")
+        wait_for(lambda: list(front.folder.glob("artefacts/train-*/out/metrics.jsonl")), timeout_s=200)
+        # The run is the cluster's: it goes on without the driver, and the next one waits for it.
+        front.kill_all(driver)
+        on_ray = front.json("pipeline", path, "--on", "ray", timeout_s=400)
+    finally:
+        front("cluster", "down", "--now")
+    here, first = trained
+    assert stage_of(first, "gpt")["digest"] == stage_of(on_ray, "gpt")["digest"]
+    runs = [stage_of(on_ray, "gpt")["out"], stage_of(first, "gpt")["out"]]
+    hashes = {here.json("checkpoint", "hash", "--optimizer", run)["hash"] for run in runs}
+    assert len(hashes) == 1
+    # A store that the cluster filled is one that a laptop goes on with.
+    assert made(front.json("pipeline", path)) == []
