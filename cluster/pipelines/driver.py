@@ -181,6 +181,9 @@ class Driver:
         """Make what is not done. Raises the first stage's error, Preempted or StoppedUnsaved."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.estimate()
+        for name, progress in self.stages.items():
+            if progress.state == "done":
+                self._link(name)
         self._write("running")
         running: dict[str, Making] = {}
         failure: SeedbedError | None = None
@@ -252,7 +255,7 @@ class Driver:
         failure = None
         for name, making in list(running.items()):
             if self._stop_requests:
-                making.stop()
+                making.stop(self._stop_requests)
             outcome = making.poll()
             if outcome is None:
                 continue

@@ -83,6 +83,7 @@ class Making:
         self._read = 0
         self._told = ""
         self._is_stopping = False
+        self._requests = 0
 
     def poll(self) -> Outcome | None:
         """None while it is being made."""
@@ -113,11 +114,12 @@ class Making:
         self._process = None
         return self._ended(code)
 
-    def stop(self) -> None:
-        """Have its command save what it can and end."""
+    def stop(self, requests: int = 1) -> None:
+        """Have its command save what it can and end; as often as that was asked for, and no oftener."""
         self._is_stopping = True
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None and self._process.poll() is None and requests > self._requests:
             self._process.send_signal(signal.SIGTERM)
+            self._requests = requests
 
     def kill(self) -> None:
         """End its command at once."""

@@ -91,6 +91,7 @@ REFUSED = {
     ),
     "an unknown command": ('[stage.a]\ncommand = "data bild {out}"\n', "did you mean `data build`"),
     "an unknown option": (BUILD.format("a", "x", "{out}") + "set.wokers = 2\n", "did you mean --workers"),
+    "a file that is a path": (TRAIN + 'file = "a/b"\n', "a.file = 'a/b' is no plain name"),
     "no such input": (
         '[inputs]\nx = "nowhere"\n' + BUILD.format("a", "{x}", "{out}"),
         "the input 'x' is not at nowhere",
@@ -165,13 +166,12 @@ def test_artefacts_that_were_touched_are_not_taken(front):
 
 def test_a_stage_that_writes_nothing_is_a_mistake(front):
     """The next stage would fail of a file that is not there, and its user would look for the fault in it."""
-    text = SHARDS + '[stage.quiet]\ncommand = "data inspect {shards} --samples 0"\nfile = "{out}.json"\n'
-    assert "no plain name" in front.refused("pipeline", front.write("p.toml", text.replace("{out}.", "a/")))
-    text = SHARDS + '[stage.quiet]\ncommand = "data drops {shards} --reason {out}"\n'
-    assert "stage 'quiet' failed" in front.refused("pipeline", front.write("q.toml", text))
     text = SHARDS + '[stage.quiet]\ncommand = "data drops {shards}"\n'
-    said = front.refused("pipeline", front.write("r.toml", text))
+    text += '[stage.next]\ncommand = "data build {quiet} --out {out}"\n'
+    said = front.refused("pipeline", front.write("p.toml", text))
     assert "stage 'quiet' ended well and wrote nothing" in said
+    assert "next:" not in said
+    assert json.loads((front.folder / "runs" / "p" / "pipeline.json").read_text())["state"] == "failed"
 
 
 def test_a_stage_that_two_pipelines_share_is_made_once(front):
