@@ -7,14 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import ROOT, Outcome, run_command
+from tests.mlflow_server import wait_for
 
+PATIENCE_S = 300.0
+"""On a machine that others are using too, a command of seconds may take minutes."""
 SMALL = {
     "run": {"steps": 8},
     "model": {"num_layers": 1, "width": 32, "num_heads": 2, "context": 64},
@@ -49,7 +52,7 @@ class Front:
             arguments = (*arguments, "--mlflow", "none")
         return [sys.executable, "-P", "-m", "seedbed", *map(str, arguments)]
 
-    def __call__(self, *arguments: str | Path, timeout_s: float = 120) -> Outcome:
+    def __call__(self, *arguments: str | Path, timeout_s: float = PATIENCE_S) -> Outcome:
         return run_command(
             self.command(*arguments), timeout_s=timeout_s, cwd=self.folder, env=self.environment
         )
@@ -120,6 +123,11 @@ class Front:
             except ProcessLookupError:
                 continue
         driver.wait()
+
+
+def until(condition: Callable[[], Any]) -> None:
+    """Wait for something that takes seconds."""
+    wait_for(condition, timeout_s=PATIENCE_S)
 
 
 def toml_of(tables: dict[str, dict[str, Any]]) -> str:

@@ -13,10 +13,11 @@ from cluster.pipelines.graph import parse
 from cluster.pipelines.work import config_of
 from cluster.sweeps.points import parse_sweep
 from cluster.sweeps.runner import SweepRunner
-from tests.mlflow_server import wait_for
-from tests.pipeline_runs import SHARDS, SMALL, Front, made, stage_of, toml_of
+from tests.pipeline_runs import PATIENCE_S, SHARDS, SMALL, Front, made, stage_of, toml_of, until
 from training.checkpoint.layout import list_steps
 from training.metrics import read_events, surviving_rows
+
+pytestmark = pytest.mark.timeout(900)
 
 TRAINED = f"""
 {SHARDS}
@@ -180,7 +181,7 @@ def test_a_stage_that_two_pipelines_share_is_made_once(front):
     one = front.write("one.toml", SHARDS)
     two = front.write("two.toml", SHARDS + '[stage.look]\ncommand = "data inspect {shards}"\n')
     drivers = [front.start("pipeline", path, "--json") for path in (one, two)]
-    assert [driver.wait(120) for driver in drivers] == [0, 0]
+    assert [driver.wait(PATIENCE_S) for driver in drivers] == [0, 0]
     said = [driver.said.read_text() for driver in drivers]
     assert sum("seedbed data build" in text for text in said) == 1
     assert sum("it is being made by process" in text for text in said) == 1
@@ -197,13 +198,13 @@ def trained(tmp_path_factory):
 def test_everything_killed_in_mid_stage_goes_on_at_its_step(front):
     """A user would lose the hours since the stage began, or be given what a crash left."""
     path = front.write("p.toml", TRAINED)
-    slower = ("--set", "gpt.run.steps=400")
+    slower = ("--set", "gpt.run.steps=200")
     driver = front.start("pipeline", path, *slower)
-    wait_for(lambda: any(len(list_steps(out)) > 1 for out in front.folder.glob("artefacts/train-*/out")))
+    until(lambda: any(len(list_steps(out)) > 1 for out in front.folder.glob("artefacts/train-*/out")))
     front.kill_all(driver)
     run = next(front.folder.glob("artefacts/train-*/out"))
     step = max(list_steps(run))
-    assert 0 < step < 400
+    assert 0 < step < 200
     assert "to be gone on with" in str(front.json("pipeline", path, "--dry-run", *slower))
     value = front.json("pipeline", path, *slower)
     assert made(value) == ["gpt"]
@@ -211,7 +212,7 @@ def test_everything_killed_in_mid_stage_goes_on_at_its_step(front):
     assert len(starts) == 2
     assert starts[1] >= step - 2 > 0
     steps = [row["step"] for row in surviving_rows(run) if row["kind"] == "train"]
-    assert steps == list(range(1, 401))
+    assert steps == list(range(1, 201))
     assert stage_of(value, "gpt")["result"]["state"] == "finished"
 
 
@@ -240,17 +241,17 @@ def test_a_stop_saves_and_what_fails_is_tried_again(front):
     path = front.write("p.toml", text)
     slower = ("--set", "gpt.run.steps=4000", "--set", "gpt.checkpoint.every_steps=2000")
     driver = front.start("pipeline", path, *slower)
-    wait_for(lambda: any("seedbed train" in line for line in driver.said.read_text().splitlines()))
+    until(lambda: any("seedbed train" in line for line in driver.said.read_text().splitlines()))
     run_lock = front.folder / "artefacts"
-    wait_for(lambda: list(run_lock.glob("train-*/out/metrics.jsonl")))
+    until(lambda: list(run_lock.glob("train-*/out/metrics.jsonl")))
     trainer = int(next(run_lock.glob("train-*/out/run.lock")).read_text())
     os.kill(trainer, 9)
-    wait_for(lambda: "killed by signal SIGKILL; trying again (1 of 1)" in driver.said.read_text())
+    until(lambda: "killed by signal SIGKILL; trying again (1 of 1)" in driver.said.read_text())
     events = next(run_lock.glob("train-*/out"))
-    wait_for(lambda: sum(e.get("kind") == "attempt_started" for e in read_events(events)) == 2)
+    until(lambda: sum(e.get("kind") == "attempt_started" for e in read_events(events)) == 2)
     time.sleep(0.5)
     driver.terminate()
-    assert driver.wait(60) == 5
+    assert driver.wait(PATIENCE_S) == 5
     assert "stopped in gpt" in driver.said.read_text()
     assert list_steps(events)
 
@@ -305,12 +306,11 @@ def check_copy(front, uri: str, value: dict) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
 def test_mlflow_has_the_pipeline_in_a_file(front):
     """Of a model in the registry nobody could say what it learnt from."""
     path = front.write("p.toml", CHAIN)
     uri = f"sqlite:///{front.folder / 'm.db'}"
-    value = front.json("pipeline", path, "--mlflow", uri, "--experiment", "tests", timeout_s=400)
+    value = front.json("pipeline", path, "--mlflow", uri, "--experiment", "tests")
     check_copy(front, uri, value)
     # Once more, with nothing to do: neither a second parent nor a second version.
     front.json("pipeline", path, "--mlflow", uri, "--experiment", "tests")
@@ -318,7 +318,6 @@ def test_mlflow_has_the_pipeline_in_a_file(front):
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
 def test_mlflow_may_be_down_for_the_middle_third(front, tmp_path):
     """A tracking server's outage would stop a pipeline, or leave a hole in what it tells."""
     from tests.mlflow_server import Server
@@ -330,11 +329,11 @@ def test_mlflow_may_be_down_for_the_middle_third(front, tmp_path):
     try:
         path = front.write("p.toml", CHAIN)
         driver = front.start("pipeline", path, "--mlflow", server.uri, "--experiment", "tests", "--json")
-        wait_for(lambda: list(front.folder.glob("artefacts/train-*/out/metrics.jsonl")), timeout_s=200)
+        until(lambda: list(front.folder.glob("artefacts/train-*/out/metrics.jsonl")))
         server.kill()
-        wait_for(lambda: len(list(front.folder.glob("artefacts/train-*/done.json"))) == 2, timeout_s=300)
+        until(lambda: len(list(front.folder.glob("artefacts/train-*/done.json"))) == 2)
         server.start()
-        assert driver.wait(300) == 0
+        assert driver.wait(PATIENCE_S) == 0
         said = driver.said.read_text()
         value = json.loads(said[said.index('{\n  "pipeline"') :])
         check_copy(front, server.uri, value)
@@ -343,7 +342,6 @@ def test_mlflow_may_be_down_for_the_middle_third(front, tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
 def test_the_same_pipeline_on_ray_makes_the_same_weights(front, trained):
     """What was tried out at home would be another model on the cluster, and be paid for again there."""
     path = front.write("p.toml", CHAIN)
@@ -351,10 +349,10 @@ def test_the_same_pipeline_on_ray_makes_the_same_weights(front, trained):
     assert up["started"], up
     try:
         driver = front.start("pipeline", path, "--on", "ray", "--json")
-        wait_for(lambda: list(front.folder.glob("artefacts/train-*/out/metrics.jsonl")), timeout_s=200)
+        until(lambda: list(front.folder.glob("artefacts/train-*/out/metrics.jsonl")))
         # The run is the cluster's: it goes on without the driver, and the next one waits for it.
         front.kill_all(driver)
-        on_ray = front.json("pipeline", path, "--on", "ray", timeout_s=400)
+        on_ray = front.json("pipeline", path, "--on", "ray")
     finally:
         front("cluster", "down", "--now")
     here, first = trained

@@ -7,10 +7,11 @@ import pytest
 
 from cluster.sweeps.points import Halving, parse_sweep
 from seedbed.errors import ConfigError
-from tests.mlflow_server import wait_for
-from tests.pipeline_runs import SMALL, Front
+from tests.pipeline_runs import SMALL, Front, until
 from training.checkpoint.layout import list_steps
 from training.metrics import read_events, surviving_rows
+
+pytestmark = pytest.mark.timeout(900)
 
 COMMON = {
     **SMALL,
@@ -102,7 +103,6 @@ def test_a_sweep_of_three_goes_on_and_fits(front):
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
 def test_twelve_points_one_diverges_one_fails_and_the_driver_dies(front):
     """The night before a deadline: finished points are not paid for twice, and the two are told by name."""
     rates = ["1e-4", "2e-4", "4e-4", "8e-4", "1e-3", "2e-3", "3e-3", "4e-3", "5e-3", "1e-2"]
@@ -114,11 +114,11 @@ def test_twelve_points_one_diverges_one_fails_and_the_driver_dies(front):
     path = front.write("s.toml", text)
     driver = front.start("sweep", path, "--at-once", "2", "--json")
     done = lambda: sorted(front.folder.glob("artefacts/*/done.json"))  # noqa: E731
-    wait_for(lambda: len(done()) >= 5, timeout_s=400)
+    until(lambda: len(done()) >= 5)
     driver.kill()
     driver.wait()
     finished = {file: file.stat().st_mtime_ns for file in done()}
-    value = front.json("sweep", path, "--at-once", "2", code=1, timeout_s=600)
+    value = front.json("sweep", path, "--at-once", "2", code=1, timeout_s=900)
     states = [point["state"] for point in value["points"]]
     assert states == ["done"] * 10 + ["diverged", "failed"]
     assert "nowhere" in value["points"][11]["message"]
@@ -136,7 +136,6 @@ def test_twelve_points_one_diverges_one_fails_and_the_driver_dies(front):
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
 def test_halving_ends_in_the_run_that_a_whole_sweep_makes(front):
     """What a user ships would be another model than the one whose settings were chosen."""
     text = sweep("[grid]\noptimizer.lr = [1e-5, 1e-4, 1e-3, 4e-3]", run={"steps": 8}, eval={"every_steps": 2})
@@ -145,7 +144,7 @@ def test_halving_ends_in_the_run_that_a_whole_sweep_makes(front):
     assert planned["cost"]["rungs"] == [
         {"steps": 2, "points": 4}, {"steps": 4, "points": 2}, {"steps": 8, "points": 1},
     ]  # fmt: skip
-    value = front.json("sweep", path, "--at-once", "2", timeout_s=300)
+    value = front.json("sweep", path, "--at-once", "2")
     assert sorted(point["steps"] for point in value["points"]) == [2, 2, 4, 8]
     best = next(point for point in value["points"] if point["steps"] == 8)
     assert best["state"] == "done"
@@ -162,14 +161,13 @@ def test_halving_ends_in_the_run_that_a_whole_sweep_makes(front):
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
 def test_mlflow_has_a_sweep_with_its_points(front):
     """A user would look for a sweep among the runs of all others, and for its best model among files."""
     from mlflow.tracking import MlflowClient
 
     path = front.write("s.toml", sweep("[grid]\noptimizer.lr = [1e-4, 4e-3]"))
     uri = f"sqlite:///{front.folder / 'm.db'}"
-    value = front.json("sweep", path, "--at-once", "2", "--mlflow", uri, timeout_s=300)
+    value = front.json("sweep", path, "--at-once", "2", "--mlflow", uri)
     best = min(value["points"], key=lambda point: point["loss"])
     client = MlflowClient(tracking_uri=uri)
     found = client.search_runs([client.get_experiment_by_name("seedbed").experiment_id])
