@@ -21,14 +21,15 @@ def chain_of(out: Path, name: str = "") -> list[dict[str, Any]]:
     `inputs` are digests, by the names that the command has for them; `data` is the digest of the dataset
     that a run learnt from. What was given, and made by no stage, has the command "".
     """
-    found: dict[str, dict[str, Any]] = {}
+    # By place: a stage that learnt nothing has the content of what it began with.
+    found: dict[Path, dict[str, Any]] = {}
 
     def visit(out: Path, name: str, digest: str) -> None:
-        record = read_json(out.parent / DONE) if out.name != DONE else {}
+        record = read_json(out.parent / DONE)
         if not record.get("digest"):
-            found.setdefault(digest, {"stage": name, "kind": "given", "digest": digest, "path": str(out)})
+            found.setdefault(out, {"stage": name, "kind": "given", "digest": digest, "path": str(out)})
             return
-        if record["digest"] in found:
+        if out in found:
             return
         entry = {
             "stage": record["stage"],
@@ -40,7 +41,7 @@ def chain_of(out: Path, name: str = "") -> list[dict[str, Any]]:
         if record["kind"] == "run":
             identity = read_json(out / "recipe.json").get("identity", {})
             entry["data"] = identity.get("data.digest", "")
-        found[record["digest"]] = entry
+        found[out] = entry
         for key, item in record["inputs"].items():
             visit(Path(item["path"]), key, item["digest"])
 

@@ -10,6 +10,7 @@ import pytest
 from cluster.pipelines import read_tables, shipped
 from cluster.pipelines.driver import Driver
 from cluster.pipelines.graph import parse
+from cluster.pipelines.lineage import chain_of
 from cluster.pipelines.work import config_of
 from cluster.sweeps.points import parse_sweep
 from cluster.sweeps.runner import SweepRunner
@@ -362,3 +363,19 @@ def test_the_same_pipeline_on_ray_makes_the_same_weights(front, trained):
     assert len(hashes) == 1
     # A store that the cluster filled is one that a laptop goes on with.
     assert made(front.json("pipeline", path)) == []
+
+
+def test_a_stage_that_learnt_nothing_does_not_end_the_lineage(tmp_path):
+    """Two artefacts of one content would be taken for one, and all that the first is made of be lost."""
+
+    def place(name: str, inputs: dict[str, Path]) -> Path:
+        out = tmp_path / name / "out"
+        out.mkdir(parents=True)
+        made_of = {key: {"path": str(path), "digest": "same", "key": ""} for key, path in inputs.items()}
+        record = {"stage": name, "kind": "folder", "digest": "same", "command": ["x"], "inputs": made_of}
+        (out.parent / "done.json").write_text(json.dumps(record))
+        return out
+
+    shards = place("shards", {"texts": tmp_path})
+    tuned = place("tuned", {"gpt": place("gpt", {"shards": shards}), "shards": shards})
+    assert [entry["stage"] for entry in chain_of(tuned)] == ["tuned", "gpt", "shards", "texts"]
