@@ -14,10 +14,12 @@ from cluster.commands import (
     evaluation,
     exchange,
     generate,
+    pipeline,
     plan,
     runs,
     scale,
     settings,
+    sweep,
     train,
 )
 from seedbed.errors import EXIT_USAGE
@@ -33,6 +35,8 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.command("train")(train.train)
 app.command("plan")(plan.plan)
+app.command("pipeline")(pipeline.pipeline)
+app.command("sweep")(sweep.sweep)
 app.command("submit")(cluster.submit)
 app.command("list")(runs.list_)
 app.command("status")(cluster.status)

@@ -3,12 +3,32 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from cluster.output import note
 from training.run_directory import RunDirectory
 from training.tracking import default_uri, finish_mirror, start_mirror, unavailable
 
 DRAIN_S = 30.0
+
+
+@contextmanager
+def mirrored_folder(folder: Path, uri: str, experiment: str, module: str) -> Iterator[None]:
+    """Have `module` copy what is in `folder` to MLflow, where that is installed, while it is worked on.
+
+    The end of the work is what `status.json` there says.
+    """
+    process = start_mirror(folder, uri, experiment, module)
+    if process is None:
+        note(f"! nothing is mirrored to MLflow: {unavailable() or 'the mirror could not be started'}")
+    try:
+        yield
+    finally:
+        if process is not None and not finish_mirror(process, DRAIN_S):
+            note(
+                f"! not everything reached MLflow yet; to send the rest: "
+                f"{sys.executable} -P -m {module} {folder} --uri {uri} --experiment {experiment} --replay"
+            )
 
 
 @contextmanager

@@ -28,6 +28,7 @@ def fit(trainer: Trainer) -> None:
             profiler.after(state.step)
             garbage.after(state.step)
             last = state.step == config.run.steps or over_optimised(trainer)
+            pauses = state.step == config.run.pause_at
             due = config.eval.every_steps and (last or state.step % config.eval.every_steps == 0)
             is_lowest = False
             # What patience counts, and which step is the best, is not to depend on when a run was stopped.
@@ -36,9 +37,9 @@ def fit(trainer: Trainer) -> None:
                 is_lowest = count(state, config.eval)
                 last = last or out_of_patience(state, config.eval)
             keeps = (is_lowest and config.eval.restore_best) or keeps_gold(trainer, state)
-            if stopping or last or keeps or trainer.interval.is_due(state.step):
+            if stopping or pauses or last or keeps or trainer.interval.is_due(state.step):
                 trainer.save(state)
-            if stopping and not last:
+            if (stopping or pauses) and not last:
                 trainer.finish(state, "preempted")
                 raise Preempted(f"stopped at step {state.step}, which is saved")
     trainer.finish(state, "finished")

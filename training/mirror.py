@@ -53,9 +53,20 @@ def _is_newer(path: Path, moment: float | None) -> bool:
 class Mirror:
     """One run's copy on one MLflow server. Methods raise whatever the server's absence raises."""
 
-    def __init__(self, run_dir: Path, uri: str, experiment: str) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        uri: str,
+        experiment: str,
+        *,
+        state_path: Path | None = None,
+        name: str = "",
+        tags: dict[str, str] | None = None,
+    ) -> None:
         self.run_dir = run_dir
         self.experiment = experiment
+        self._state_path = state_path or run_dir / "tracking.json"
+        self._name, self._tags = name or run_dir.resolve().name, tags or {}
         self._uri = uri
         self._is_described = False
         self.state = self._load_state()
@@ -116,7 +127,7 @@ class Mirror:
         self._save("waiting for the server", message)
 
     def _load_state(self) -> dict[str, Any]:
-        state = read_json(self.run_dir / "tracking.json")
+        state = read_json(self._state_path)
         fresh = self._new_state()
         same = all(state.get(name) == fresh[name] for name in ("uri", "experiment"))
         return {**fresh, **state} if same else fresh
@@ -136,10 +147,10 @@ class Mirror:
         }
 
     def _save(self, state: str, message: str) -> None:
-        before = read_json(self.run_dir / "tracking.json")
+        before = read_json(self._state_path)
         self.state.update(state=state, message=message)
         if self.state != before:
-            write_json(self.run_dir / "tracking.json", self.state)
+            write_json(self._state_path, self.state)
 
     def _run_id(self) -> str:
         """The run on the server, created at most once, whenever this process or the last one died."""
@@ -156,7 +167,7 @@ class Mirror:
 
     def _create_run(self, experiment_id: str) -> Any:
         return self._client.create_run(
-            experiment_id, run_name=self.run_dir.resolve().name, tags={KEY_TAG: self.state["key"]}
+            experiment_id, run_name=self._name, tags={KEY_TAG: self.state["key"], **self._tags}
         )
 
     def _experiment_id(self) -> str:

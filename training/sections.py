@@ -27,6 +27,9 @@ class RunConfig(Section):
     """Initial weights, data order and dropout are functions of it."""
     steps: int = Field(1000, ge=1, le=10**12, json_schema_extra=SCHEDULE)
     """Optimizer steps in all."""
+    pause_at: int = Field(0, ge=0, json_schema_extra=PLACEMENT)
+    """A step at which the run stops with a checkpoint, as if it were asked to; resumed, it goes on as one
+    that never stopped. 0: none."""
     max_restarts: int = Field(100, ge=0, json_schema_extra=PLACEMENT)
     """How often workers are started again in all; `restarts` has budgets by cause."""
     stop_grace_s: float = Field(300.0, gt=0, json_schema_extra=PLACEMENT)

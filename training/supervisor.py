@@ -322,7 +322,8 @@ class Supervisor:
             words = read_json(self.run.heartbeat_path(rank)).get("error", "")
             message, _, fix = words.partition("\n  fix: ")
             raise RAISED[code](message or _death(worker, code), fix or f"read {self.run.log_path(rank)}")
-        if self._stop_requests:
+        is_paused = code == EXIT_PREEMPTED and self._newest_step() == self.config.run.pause_at
+        if self._stop_requests or is_paused:
             raise self._stopped()
 
     def _stopped(self, how: str = "") -> SeedbedError:

@@ -16,11 +16,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from seedbed.errors import EXIT_OK, EXIT_OTHER, UsageError
 from training.run_directory import TERMINAL_STATES, read_json
 
 DRAIN_S = 60.0
+OF_A_RUN = "training.tracking"
 LOWEST_PRIORITY = 19
 # MLflow reads these when it is imported. Waiting and retrying is `training.mirror`'s, so that one
 # request is one attempt and a short one; nothing is deserialised, executed or reported to anyone.
@@ -57,8 +59,12 @@ def unavailable() -> str | None:
     return None
 
 
-def start_mirror(run_dir: Path, uri: str, experiment: str) -> subprocess.Popen[bytes] | None:
+def start_mirror(
+    run_dir: Path, uri: str, experiment: str, module: str = OF_A_RUN
+) -> subprocess.Popen[bytes] | None:
     """Start to follow `run_dir`, for as long as this process or the run goes on; never raises.
+
+    `module` is whose `main` does so: of more than one run, it is another one than this.
 
     None means that nothing is mirrored: `unavailable()` says why, or the line that this prints when the
     process cannot be started. Output goes to `logs/tracking.log`. The mirror has a session of its own:
@@ -68,7 +74,7 @@ def start_mirror(run_dir: Path, uri: str, experiment: str) -> subprocess.Popen[b
         return None
     try:
         arguments = ["--parent-pid", str(os.getpid()), "--started", repr(time.time())]
-        return _launch(run_dir, uri, experiment, arguments)
+        return _launch(run_dir, uri, experiment, arguments, module)
     except OSError as error:
         print(f"! the MLflow mirror cannot be started: {error}", file=sys.stderr)
         return None
@@ -87,24 +93,28 @@ def finish_mirror(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
         return False
 
 
-def replay(run_dir: Path, uri: str, experiment: str, *, drain_s: float = DRAIN_S) -> bool:
+def replay(
+    run_dir: Path, uri: str, experiment: str, *, drain_s: float = DRAIN_S, module: str = OF_A_RUN
+) -> bool:
     """Send what a run's mirror did not, or all of it to another server. Returns whether all was sent.
 
     Raises UsageError without MLflow.
     """
     if (reason := unavailable()) is not None:
         raise UsageError(reason, "pip install 'seedbed[mlflow]'")
-    process = _launch(run_dir, uri, experiment, ["--replay", "--drain-s", repr(drain_s)])
+    process = _launch(run_dir, uri, experiment, ["--replay", "--drain-s", repr(drain_s)], module)
     return process.wait() == EXIT_OK
 
 
-def _launch(run_dir: Path, uri: str, experiment: str, more: list[str]) -> subprocess.Popen[bytes]:
+def _launch(
+    run_dir: Path, uri: str, experiment: str, more: list[str], module: str
+) -> subprocess.Popen[bytes]:
     log_path = run_dir / "logs" / "tracking.log"
     log_path.parent.mkdir(parents=True, exist_ok=True)
     arguments = [str(run_dir.resolve()), "--uri", uri, "--experiment", experiment, *more]
     with open(log_path, "ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "training.tracking", *arguments],
+            [sys.executable, "-P", "-m", module, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -186,8 +196,8 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
-    """Follow one run; exit code 0 when everything has been sent."""
+def main(make: Callable[[Path, str, str], Any] | None = None) -> int:
+    """Follow one run, or what `make(folder, uri, experiment)` copies; exit code 0 when all has been sent."""
     arguments = _arguments()
     run_dir: Path = arguments.run_dir
     os.nice(LOWEST_PRIORITY)
@@ -206,7 +216,7 @@ def main() -> int:
             return EXIT_OTHER
         from training.mirror import Mirror, follow
 
-        mirror = Mirror(run_dir, arguments.uri or default_uri(run_dir), arguments.experiment)
+        mirror = (make or Mirror)(run_dir, arguments.uri or default_uri(run_dir), arguments.experiment)
         if follow(mirror, ending, arguments.drain_s):
             return EXIT_OK
         logging.error("not everything was sent within %s s: run again with --replay", arguments.drain_s)

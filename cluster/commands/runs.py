@@ -74,6 +74,27 @@ def compare(
     emit(compare_runs(runs), json=json, render=comparison_view)
 
 
+@app.command("lineage")
+@command
+def lineage(
+    model: Annotated[
+        str, typer.Argument(help="What a stage made (runs/PIPELINE/STAGE), or with --uri a registered model.")
+    ],
+    uri: Annotated[str, typer.Option("--uri", help="MLflow, whose registry is asked.")] = "",
+    json: Json = False,
+) -> None:
+    """What a model is made of, back to the data, by content."""
+    from cluster.pipelines.lineage import lineage as found
+
+    def line(entry: dict[str, Any]) -> str:
+        made = " ".join(f"{name}={digest[:12]}" for name, digest in entry.get("inputs", {}).items())
+        data = f" data={entry['data'][:12]}" if entry.get("data") else ""
+        return f"{entry['stage']:<16} {entry['kind']:<8} {entry['digest'][:12]}  {made}{data}".rstrip()
+
+    value = {"model": model, "lineage": found(model, uri)}
+    emit(value, json=json, render=lambda v: "\n".join(line(entry) for entry in v["lineage"]))
+
+
 @command
 def report(run: RunDir, json: Json = False) -> None:
     """Write the run's report.html again, from its records."""

@@ -79,11 +79,12 @@ def parse_overrides(assignments: Sequence[str]) -> Tables:
                 f"--set {assignment} is not of the form section.field=value",
                 "for example --set run.steps=200",
             )
-        tables.setdefault(section, {})[field] = _parse_value(value.strip())
+        tables.setdefault(section, {})[field] = parse_toml_value(value.strip())
     return tables
 
 
-def _parse_value(text: str) -> Any:
+def parse_toml_value(text: str) -> Any:
+    """What TOML reads in `text`, or else the text itself."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
@@ -153,20 +154,21 @@ def to_toml(config: Config) -> str:
     lines: list[str] = []
     for section, fields in config.model_dump(mode="json").items():
         lines.append(f"[{section}]")
-        lines += [f"{field} = {_toml_value(value)}" for field, value in fields.items()]
+        lines += [f"{field} = {toml_value(value)}" for field, value in fields.items()]
         lines.append("")
     return "\n".join(lines)
 
 
-def _toml_value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """`value` as TOML writes it on one line."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)):
         return repr(value)
     if isinstance(value, list):
-        return "[" + ", ".join(_toml_value(entry) for entry in value) + "]"
+        return "[" + ", ".join(toml_value(entry) for entry in value) + "]"
     if isinstance(value, dict):
-        entries = (f"{_toml_value(str(key))} = {_toml_value(entry)}" for key, entry in value.items())
+        entries = (f"{toml_value(str(key))} = {toml_value(entry)}" for key, entry in value.items())
         return "{" + ", ".join(entries) + "}"
     escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
     return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
