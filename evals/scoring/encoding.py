@@ -42,8 +42,7 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[
 
 
 def encode_likelihood(tokenizer: Tokenizer, request: LogLikelihood, limit: int) -> Encoded:
-    """One span; a context that does not fit into `limit` loses its beginning. DataError for a continuation
-    that is empty, or longer than `limit` by itself."""
+    """See `cut_to_fit`. DataError for a continuation that is empty."""
     if not request.continuation:
         raise DataError(
             f"item {request.item!r} asks for the likelihood of an empty text",
@@ -63,13 +62,14 @@ def cut_to_fit(
     utf8_bytes: int,
     is_merged: bool = False,
 ) -> Encoded:
-    """The span of these tokens, its context cut at its beginning so that the model reads `limit` at most."""
+    """The span of these tokens, its context cut at its beginning so that the model reads `limit` at most.
+
+    A continuation that is longer by itself is scored in windows, the first after the context's last token.
+    """
     room = limit + 1 - len(continuation)
     if room < 1:
-        raise DataError(
-            f"item {item!r}: its continuation has {len(continuation)} tokens, and the model reads {limit}",
-            "score it as a text of its own (rolling), or leave it out",
-        )
+        spans = windows(item, continuation, context[-1], limit, max(1, limit // 2))
+        return Encoded(spans, utf8_bytes, len(context) - 1, is_merged)
     span = Span(item, tuple(context[-room:]), tuple(continuation))
     return Encoded([span], utf8_bytes, len(context) - len(span.context), is_merged)
 

@@ -21,10 +21,10 @@ class Scorer:
     def log_likelihoods(
         self, requests: Sequence[LogLikelihood], advance: Advance | None = None
     ) -> list[Scored]:
-        """log p(continuation | context). DataError for a continuation that is empty or too long."""
+        """log p(continuation | context). DataError for a continuation that is empty."""
         limit = self.backend.context
         encoded = [encode_likelihood(self.tokenizer, request, limit) for request in requests]
-        spans = [one.spans[0] for one in encoded]
+        spans = [span for one in encoded for span in one.spans]
         return self._scored(encoded, shared_preamble(spans), advance)
 
     def rolling(
