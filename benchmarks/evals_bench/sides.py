@@ -28,6 +28,7 @@ from training.checkpoint.exchange import import_checkpoint
 EVALS = Peers("SEEDBED_EVALS_PEERS", ".venv-evals-peers")
 HERE = Path(__file__).parent
 SHAPE = {"family": "gpt2", "num_layers": 8, "width": 512, "num_heads": 8, "context": 1024}
+SMALLER = {**SHAPE, "num_layers": 2, "width": 256, "context": 512}
 CONTEXT_CHARACTERS = 1600
 # Small initial weights find all choices alike.
 WEIGHT_SCALE = 3.0
@@ -39,8 +40,8 @@ def compare(kind: str, quick: bool) -> dict[str, Any]:
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
         texts = _texts()
-        model = _model(Path(folder), texts)
-        asked = _requests(kind, texts, 8 if quick else 32)
+        model = _model(Path(folder), texts, SMALLER if quick else SHAPE)
+        asked = _requests(kind, texts, 4 if quick else 32)
         file = Path(folder) / "requests.json"
         file.write_text(json.dumps({"kind": kind, "requests": asked, "model": str(model)}))
         checkpoint, _ = import_checkpoint(model, Path(folder) / "run")
@@ -50,11 +51,11 @@ def compare(kind: str, quick: bool) -> dict[str, Any]:
             arguments = (str(file), str(batch_size), str(count))
             return run_peer(HERE / "peers" / "hf.py", *arguments, threads=threads, peers=EVALS)
 
-        sizes = (1, 4) if quick else (1, 4, 16)
-        fastest = min(sizes, key=lambda size: theirs(size, max(4, len(asked) // 4))["seconds"])
+        sizes = (4,) if quick else (1, 4, 16)
+        fastest = min(sizes, key=lambda size: theirs(size, len(asked) // 4)["seconds"] if sizes[1:] else size)
         _score(scorer, kind, asked[:8])
         seconds: dict[str, list[float]] = {"seedbed": [], "lm_eval": []}
-        for number in range(2 if quick else 5):
+        for number in range(1 if quick else 5):
             for name in ("seedbed", "lm_eval")[:: 1 if number % 2 else -1]:
                 started = time.perf_counter()
                 if name == "seedbed":
@@ -64,12 +65,13 @@ def compare(kind: str, quick: bool) -> dict[str, Any]:
                     peer = theirs(fastest)
                     seconds[name].append(peer["seconds"])
                 print(f"{kind}: {name} {seconds[name][-1]:.2f} s", file=sys.stderr)
+        others = [_score(scorer_of_checkpoint(checkpoint, size), kind, asked) for size in (1, 7)]
         adapter = run_peer(
             HERE / "peers" / "adapter.py", str(file), str(checkpoint), threads=threads, peers=EVALS
         )
     ratios = [peer_s / own_s for own_s, peer_s in zip(seconds["seedbed"], seconds["lm_eval"], strict=True)]
     return {
-        "model": SHAPE,
+        "model": SMALLER if quick else SHAPE,
         "requests": len(asked),
         "tokens_scored": sum(one.tokens for one in ours),
         "merged": sum(one.is_merged for one in ours),
@@ -78,6 +80,11 @@ def compare(kind: str, quick: bool) -> dict[str, Any]:
         "seconds": {name: spread(values) for name, values in seconds.items()},
         "speedup": spread(ratios),
         "agreement": _agreement(kind, ours, peer["nats"], adapter["nats"]),
+        "largest_difference_of_batch_sizes_1_7_64": max(
+            abs(one.log_likelihood - other.log_likelihood)
+            for found in others
+            for one, other in zip(ours, found, strict=True)
+        ),
         "versions": peer["versions"],
     }
 
@@ -133,10 +140,12 @@ def _requests(kind: str, texts: list[Text], count: int) -> list[list[str]]:
     return asked[: 4 * count]
 
 
-def _model(folder: Path, texts: list[Text]) -> Path:
+def _model(folder: Path, texts: list[Text], shape: dict[str, Any]) -> Path:
     """A Hugging Face folder with random weights and a tokenizer of the texts."""
-    tokenizer = train_tokenizer((text.text for text in texts[::4]), 8192)
-    config = ModelConfig.model_validate({**SHAPE, "vocab_size": tokenizer.vocab_size})
+    tokenizer = train_tokenizer(
+        (text.text for text in texts[:: 8 if shape is SMALLER else 4]), 1024 if shape is SMALLER else 8192
+    )
+    config = ModelConfig.model_validate({**shape, "vocab_size": tokenizer.vocab_size})
     model = Transformer(config).eval()
     initialize(model, config, seed=0)
     with torch.no_grad():
