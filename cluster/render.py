@@ -127,11 +127,26 @@ def eval_view(result: dict[str, Any]) -> Any:
 
             parts.append(described(score))
             continue
+        if "num_items" in score:
+            parts.append(_task_view(task, score))
+            continue
         baselines = [{"name": row["label"], **row} for row in score["baselines"]]
         rows = [{**score, "name": "this checkpoint"}, *({**row, "name": row["label"]} for row in baselines)]
         title = f"{task}: {score['documents']:,} documents, {score['utf8_bytes']:,} bytes"
         parts.append(table(rows, ("name", "value", "low", "high"), title))
     return group(*parts, *(f"written: {file}" for file in result["files"]))
+
+
+def _task_view(task: str, score: dict[str, Any]) -> Any:
+    """The result of a task file, and what was counted on the way."""
+    counts = {"duplicate": "num_duplicates", "cut to fit": "num_cut", "not judged": "num_failed"}
+    told = [f"{score['num_items']:,} items"]
+    told += [f"{score[key]} {name}" for name, key in counts.items() if score.get(key)]
+    title = f"{task}: {score['unit']}, {', '.join(told)}"
+    extra = ("accuracy", "accuracy_per_byte", "bits_per_byte_of_answers")
+    rows = [{"name": "this checkpoint", **score}]
+    rows += [{"name": name.replace("_", " "), **score[name]} for name in extra if name in score]
+    return table(rows, ("name", "value", "low", "high"), title)
 
 
 def run_view(run: dict[str, Any]) -> Any:

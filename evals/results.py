@@ -4,6 +4,7 @@ A result says on what it was computed (a digest of the items, of the dataset and
 which step and how, so that two results can be compared without asking anyone.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,11 @@ from data.shards import Dataset
 from data.tokenizers import load_tokenizer
 from evals.baselines import baselines
 from evals.bits_per_byte import bits_per_byte, by_source, estimate_as_json, score_documents
+from evals.item_scores import write_items
 from evals.items import Item, is_dataset, load_items, split_texts
 from evals.preferences import preference_scores
+from evals.task_scoring import Asked, run_task, scorer_of
+from evals.tasks.definition import TaskDefinition, is_task_file, load_task, task_names
 from seedbed.errors import DataError, UsageError, nearest
 from seedbed.files import write_json
 from seedbed.progress import Progress
@@ -55,43 +59,79 @@ def evaluate(
     device: str = "cpu",
     members: Sequence[Path] = (),
     combine: str = "mean",
+    num_fewshot: int | None = None,
+    limit: int | None = None,
+    ranks: int = 1,
 ) -> dict[str, Any]:
     """Run `tasks` on a run's newest good checkpoint, or on the step directory that is given.
+
+    A task is one of `TASKS`, or of a task file: a shipped one by name, one's own by its path. `num_fewshot`,
+    `limit` and `ranks` are about those; the scores of their items are written beside the result.
 
     Returns {"run", "step", "tasks": {task: result}, "files": [...]}, all of it JSON. Each result is also
     written to RUN/evals/, whole or not at all. Baselines are computed where the task has any. Errors:
     UsageError for an unknown task or data that is not there, DataError and CheckpointError for damage.
     """
-    for task in tasks:
-        if task not in TASKS:
-            close = nearest(task, TASKS)
-            hint = f"did you mean {close}?" if close else f"the tasks are: {', '.join(TASKS)}"
-            raise UsageError(f"there is no task {task!r}", hint)
+    definitions = {task: _definition(task) for task in tasks if task not in TASKS}
+    asked = Asked(num_fewshot, limit, ranks)
     options = Options(data, with_baselines, batch_size, stride, device, members, combine)
     if members and "preferences" not in tasks:
         raise UsageError("an ensemble has nothing but preferences to be scored on", "--tasks preferences")
     checkpoint = load_model(run_or_step)
     run_dir = run_of(checkpoint.path)
     results, files = {}, []
-    for task in tasks:
-        started = time.monotonic()
-        result = TASKS[task](checkpoint, options)
-        results[task] = {
-            "format": "seedbed-eval",
-            "version": 1,
-            "task": task,
-            "step": checkpoint.step,
-            "time": time.time(),
-            **result,
-            "seconds": time.monotonic() - started,
-            "seedbed_version": seedbed.__version__,
-        }
-        files.append(str(_write(run_dir, task, results[task], is_own=data is None)))
+    with contextlib.ExitStack() as held:
+        scorer = None
+        if definitions:
+            scorer = held.enter_context(scorer_of(checkpoint, ranks, batch_size, device))
+        for task in tasks:
+            started, rows, name = time.monotonic(), None, task
+            if scorer is not None and task in definitions:
+                definition = definitions[task]
+                own = data or _texts_of(checkpoint, definition)
+                result, rows = run_task(definition, scorer, asked, own)
+                name = definition.name
+            else:
+                result = TASKS[task](checkpoint, options)
+            results[name] = _stamped(name, checkpoint, result, started)
+            is_own = data is None and (rows is None or asked == Asked(ranks=ranks))
+            files.append(str(_write(run_dir, name, results[name], rows, is_own=is_own)))
     return {"run": str(run_dir), "step": checkpoint.step, "tasks": results, "files": files}
 
 
-def _write(run_dir: Path, task: str, result: dict[str, Any], *, is_own: bool) -> Path:
-    """RUN/evals/TASK-step-N.json; a result on other data carries the start of its items' digest as well."""
+def _stamped(task: str, checkpoint: LoadedModel, result: dict[str, Any], started: float) -> dict[str, Any]:
+    """A result with what every one of them says."""
+    return {
+        "format": "seedbed-eval",
+        "version": 1,
+        "task": task,
+        "step": checkpoint.step,
+        "time": time.time(),
+        **result,
+        "seconds": time.monotonic() - started,
+        "seedbed_version": seedbed.__version__,
+    }
+
+
+def _definition(task: str) -> TaskDefinition:
+    if is_task_file(task) or task in task_names():
+        return load_task(task)
+    known = [*TASKS, *task_names()]
+    close = nearest(task, known)
+    hint = f"did you mean {close}?" if close else f"the tasks are: {', '.join(known)}; or a .toml file"
+    raise UsageError(f"there is no task {task!r}", hint)
+
+
+def _texts_of(checkpoint: LoadedModel, task: TaskDefinition) -> Path | None:
+    """Where the held-out texts are that a task wants."""
+    return _own_dataset(checkpoint) if task.items.build and task.items.texts == "holdout" else None
+
+
+def _write(
+    run_dir: Path, task: str, result: dict[str, Any], rows: list[dict[str, Any]] | None, *, is_own: bool
+) -> Path:
+    """RUN/evals/TASK-step-N.json; a result on other items carries the start of their digest as well. The
+    scores of items go to a file of the same name that ends in .items.jsonl."""
     folder = run_dir / "evals"
     folder.mkdir(exist_ok=True)
     suffix = "" if is_own else f"-{result['items'][:8]}"
@@ -100,6 +140,9 @@ def _write(run_dir: Path, task: str, result: dict[str, Any], *, is_own: bool) ->
     if not result["baselines"] and before.get("items") == result["items"]:
         # They are of the same bytes, and took longer than the score: a second look must not lose them.
         result["baselines"] = before.get("baselines") or []
+    if rows is not None:
+        result["items_file"] = path.with_suffix(".items.jsonl").name
+        write_items(path.with_suffix(".items.jsonl"), rows)
     write_json(path, result)
     return path
 

@@ -76,6 +76,15 @@ class Cache:
         for slot, length in zip(targets, lengths, strict=True):
             self.lengths[slot] = length
 
+    def begin_with(self, other: "Cache", slot: int = 0) -> None:
+        """Let every slot hold what `slot` of another cache of the same model holds."""
+        length = other.lengths[slot]
+        self._reserve(length)
+        for own, theirs in zip(self.buffers_MGSK, other.buffers_MGSK, strict=True):
+            for buffer_MGSK, other_MGSK in zip(own, theirs, strict=True):
+                buffer_MGSK[:, :, :length] = other_MGSK[slot, :, :length]
+        self.lengths = [length] * len(self.lengths)
+
     def _reserve(self, tokens: int) -> None:
         if tokens <= self.capacity:
             return

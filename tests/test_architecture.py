@@ -24,6 +24,7 @@ HEAVY = {
     "deepspeed",
     "fsspec",
     "gigatoken",
+    "lm_eval",
     "mlflow",
     "numba",
     "orjson",

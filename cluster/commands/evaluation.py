@@ -13,7 +13,9 @@ from seedbed.errors import UsageError
 @command
 def evaluate(
     checkpoint: RunOrStep,
-    tasks: Annotated[str, typer.Option("--tasks", help="Tasks, separated by commas.")] = "bits-per-byte",
+    tasks: Annotated[
+        str, typer.Option("--tasks", help="Tasks, separated by commas: names, or .toml files.")
+    ] = "bits-per-byte",
     data: Annotated[
         Path | None,
         typer.Option("--data", help="A data set (its held-out split) or raw text. Default: the run's own."),
@@ -28,6 +30,20 @@ def evaluate(
         ),
     ] = None,
     combine: Annotated[str, typer.Option(help="Of an ensemble: mean, worst, or penalised.")] = "mean",
+    num_fewshot: Annotated[
+        int | None,
+        typer.Option("--num-fewshot", min=0, help="Examples before each question. Default: the task's own."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Only the first so many items of each task.")
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", min=1, help="Texts that are worked on at a time; changes no score."),
+    ] = None,
+    ranks: Annotated[
+        int, typer.Option("--ranks", min=1, help="Processes that share the items; changes no score.")
+    ] = 1,
     json: Json = False,
 ) -> None:
     """Score a checkpoint, with intervals."""
@@ -44,5 +60,9 @@ def evaluate(
         with_baselines=baselines,
         members=members or (),
         combine=combine,
+        num_fewshot=num_fewshot,
+        limit=limit,
+        batch_size=batch_size,
+        ranks=ranks,
     )
     emit(value, json=json, render=eval_view)

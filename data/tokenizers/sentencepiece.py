@@ -108,9 +108,8 @@ class SentencePieceTokenizer(Tokenizer):
 class _Exact:
     """The library itself, on one thread."""
 
-    name = f"sentencepiece {version('sentencepiece')}"
-
     def __init__(self, tokenizer: SentencePieceTokenizer) -> None:
+        self.name = f"sentencepiece {version('sentencepiece')}"
         self._tokenizer = tokenizer
 
     def __call__(self, texts: Sequence[str]) -> Flat:

@@ -130,16 +130,17 @@ class Engine:
         for group in _groups([len(prompt) for prompt in prompts]):
             for start in range(0, len(prompts[group[0]]), PREFILL_TOKENS):
                 parts = [prompts[index][start : start + PREFILL_TOKENS] for index in group]
-                hidden_ND = self._forward(cache, [slots[index] for index in group], parts)
+                hidden_ND = self.hidden(cache, [slots[index] for index in group], parts)
             ends = list(accumulate(len(part) for part in parts))
             last.append(hidden_ND[[end - 1 for end in ends]])
         return torch.cat(last)
 
     def step(self, cache: Cache, slots: Sequence[int], tokens: Sequence[int]) -> Tensor:
         """[B, D]: the hidden states of one more token in each of `slots`."""
-        return self._forward(cache, slots, [[token] for token in tokens])
+        return self.hidden(cache, slots, [[token] for token in tokens])
 
-    def _forward(self, cache: Cache, slots: Sequence[int], parts: Sequence[Sequence[int]]) -> Tensor:
+    def hidden(self, cache: Cache, slots: Sequence[int], parts: Sequence[Sequence[int]]) -> Tensor:
+        """[N, D]: the hidden states of new tokens, `parts[i]` in `slots[i]`, one part after the other."""
         tokens_1N = torch.tensor([[*chain.from_iterable(parts)]], device=cache.device)
         return self._decoder.hidden(tokens_1N, cache.extend(slots, [len(part) for part in parts]))[0]
 

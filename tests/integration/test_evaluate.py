@@ -14,11 +14,15 @@ from data.build import build_dataset
 from data.config import DataConfig
 from data.shards import Dataset
 from evals.baselines import gzip_bytes
+from evals.item_scores import read_items
 from evals.items import load_items, split_texts
 from evals.results import evaluate
+from evals.scoring import Span
+from evals.task_scoring import scorer_of
 from models.initialization import initial_values
 from models.transformer import Transformer
-from seedbed.errors import DataError, UsageError
+from seedbed.errors import DataError, SeedbedError, UsageError
+from training.checkpoint.models import load_model
 from training.checkpoint.writer import Saver
 from training.engines.base import Shard
 from training.recipes import make_config, to_toml
@@ -196,3 +200,37 @@ def test_data_that_is_not_there_is_named(run: Path, tmp_path: Path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError):
         evaluate(run, data=tmp_path / "empty")
+
+
+def test_tasks_of_a_file_are_scored_alike_on_one_rank_and_two(run: Path, tmp_path: Path):
+    """A score would depend on how many processes, and how much memory, there happened to be."""
+    text = 'kind = "multiple-choice"\n[items]\nbuild = "cloze"\nnum = 8\n[prompt]\ncontext = "{context}"\n'
+    (tmp_path / "words.toml").write_text(text)
+    task = str(tmp_path / "words.toml")
+    value = evaluate(run, [task, "stdlib-text"], batch_size=3)
+    result = value["tasks"]["words"]
+    assert result["num_items"] == 8
+    assert 0 <= result["low"] <= result["value"] <= result["high"] <= 1
+    files = [run / "evals" / value["tasks"][name]["items_file"] for name in ("words", "stdlib-text")]
+    before = [file.read_bytes() for file in files]
+    scores = read_items(files[1])
+    assert value["tasks"]["stdlib-text"]["value"] == pytest.approx(
+        scores.scores.sum() / scores.utf8_bytes.sum()
+    )
+    again = evaluate(run, [task, "stdlib-text"], ranks=2)
+    assert [file.read_bytes() for file in files] == before
+    assert again["tasks"]["words"]["items"] == result["items"]
+    shorter = evaluate(run, [task], limit=3, num_fewshot=1)
+    assert shorter["tasks"]["words"]["num_items"] == 3
+    assert files[0].read_bytes() == before[0]
+
+
+def test_a_rank_that_dies_or_refuses_is_named(run: Path):
+    """The others' work would be waited for without end."""
+    with scorer_of(load_model(run), 2, None) as scorer:
+        outside = Span("outside", (1, 10_000), (3,))
+        with pytest.raises(SeedbedError, match="rank 0 of the evaluation"):
+            scorer.backend.score([outside])
+        scorer.backend.workers[1].kill()
+        with pytest.raises(SeedbedError, match=r"rank [01] of the evaluation ended"):
+            scorer.backend.score([Span("fine", (1, 2), (3,))] * 80)
