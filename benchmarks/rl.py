@@ -8,6 +8,8 @@ layers and 384 wide with a critic of its size, 64 prompts of 64 tokens, 64 new o
 seconds beside TRL's PPOTrainer, ours by phase, and how fast weights reach the generator, in fp32 and at each
 side's defaults. TRL stands in an environment of its own: `make peers` makes it as .venv-rl-peers, and
 $SEEDBED_RL_PEERS may name the Python of another. Without it nothing is compared.
+`ppo_demo`: gold before and after, and what is forgotten of the text of the pretraining, with PPO-ptx and
+without; five seeds, some 40 minutes, less with $SEEDBED_CHAIN.
 `overoptimisation`: gold while policies are optimised against one reward model or four, and what the watch
 says of it; some 40 minutes, less with $SEEDBED_CHAIN. Its protocol is in rl_bench/overoptimisation.py.
 """
@@ -15,7 +17,7 @@ says of it; some 40 minutes, less with $SEEDBED_CHAIN. Its protocol is in rl_ben
 import sys
 from pathlib import Path
 
-SECTIONS = ("randomwalks", "iteration", "overoptimisation")
+SECTIONS = ("randomwalks", "iteration", "ppo_demo", "overoptimisation")
 
 if __name__ == "__main__":
     # Last, since this folder holds files with the names of packages.

@@ -19,82 +19,45 @@ Protocol, fixed before the runs that are reported. The recipes ship; what differ
 - `delay` is how many iterations after the peak the watch spoke, by seed; null where it did not.
 - Nothing is required of any number. If gold does not fall in `single`, that is what is reported.
 
-$SEEDBED_CHAIN may name a folder with runs/sft, runs/rm (the first reward model) and comparisons.jsonl; what
-it lacks is made there, and finished runs of the study are taken up again. Two runs go at once on two cores,
-of one thread each.
+The sizes were set after a pilot of ten iterations (another seed, the recipe's rate, rl.kl = 0) that measured
+time, and after a look at part of one run of ppo-demo.
+
+$SEEDBED_CHAIN may name a folder with runs/gpt, runs/sft, runs/rm (the first reward model) and
+comparisons.jsonl; what it lacks is made there, and finished runs of the study are taken up again. Two runs go
+at once on two cores, of one thread each.
 """
 
 import math
 import os
-import shutil
 import statistics
-import sys
-import tempfile
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from rl_bench.chain import FEW, FEW_ANSWERS, chain_of, trained
 from rl_bench.runs import seedbed
 
 from evals.scaling.overoptimisation import measure
 from seedbed.errors import DataError
 from seedbed.statistics import Estimate, mean_interval, share_interval
 from training.metrics import read_events, surviving_rows
-from training.run_directory import read_json
 
-PARTS = ("runs/sft", "runs/rm", "comparisons.jsonl")
 MEMBERS = 4
 SMOOTHED = 5
 OPTIMISED = ("rl.kl=0.001", "rl.max_kl=0", "optimizer.lr=2e-4", "run.steps=224")
 CONDITIONS = {"single": "mean", "worst": "worst", "penalised": "penalised"}
-FEW = ("run.steps=6", "eval.every_steps=0")
-FEW_ANSWERS = (
-    "rl.prompts=4", "rl.answers=2", "rl.epochs=1", "rl.max_new_tokens=16", "batch.tokens_per_step=2048",
-    "rl.critic_warmup=0",
-)  # fmt: skip
 
 
 def run(quick: bool) -> dict[str, Any]:
     """All runs, and what they show."""
-    given = os.environ.get("SEEDBED_CHAIN")
-    with tempfile.TemporaryDirectory() as folder:
-        chain = Path(given).resolve() if given else Path(folder)
-        if quick and not all((chain / part).exists() for part in PARTS):
-            # What a few steps give has no place beside real runs.
-            chain = Path(folder)
-        study = Path(folder) / "study" if quick or not given else chain / "overoptimisation"
+    with chain_of(quick) as chain:
+        study = chain / ("quick" if quick else "overoptimisation")
         study.mkdir(parents=True, exist_ok=True)
-        _chain(chain, quick)
         members = _members(chain, study, 2 if quick else MEMBERS, quick)
         found = _runs(chain, study, members, 1 if quick else len(members), quick)
     return {"members": len(members), "seeds": len(found["single"])} | summarised(found)
-
-
-def _trained(folder: Path, recipe: str, run: Path, settings: Sequence[str], *arguments: str) -> Path:
-    """A run of a recipe that has finished; what another attempt left half way is made anew."""
-    if read_json(run / "status.json").get("state") != "finished":
-        shutil.rmtree(run, ignore_errors=True)
-        print(f"== {run.name}", file=sys.stderr, flush=True)
-        sets = [word for one in ("tracking.mlflow=false", *settings) for word in ("--set", one)]
-        seedbed(folder, "train", recipe, "--run-dir", str(run), *arguments, *sets)
-    return run
-
-
-def _chain(chain: Path, quick: bool) -> None:
-    """What is missing of policy, comparisons and first reward model."""
-    few, runs, sft = (FEW if quick else ()), chain / "runs", chain / "runs" / "sft"
-    if not sft.is_dir():
-        gpt = _trained(chain, "gpt-demo", runs / "gpt", few)
-        _trained(chain, "sft-demo", sft, few, "--init-from", str(gpt))
-    if not (chain / "comparisons.jsonl").is_file():
-        prompts = "60" if quick else "2000"
-        asked = ["--answers", "4", "--prompts", prompts, "--as", "preference", "--out", "comparisons.jsonl"]
-        seedbed(chain, "data", "judge", str(sft), *asked)
-    if not (runs / "rm").is_dir():
-        _trained(chain, "rm-demo", runs / "rm", few, "--init-from", str(sft))
 
 
 def _members(chain: Path, study: Path, count: int, quick: bool) -> list[Path]:
@@ -104,7 +67,7 @@ def _members(chain: Path, study: Path, count: int, quick: bool) -> list[Path]:
         raw, out = study / f"rm-{seed}", study / f"rm-{seed}-normal"
         if seed:
             few = FEW if quick else ()
-            _trained(chain, "rm-demo", raw, (f"run.seed={seed}", *few), "--init-from", str(sft))
+            trained(chain, "rm-demo", raw, (f"run.seed={seed}", *few), "--init-from", str(sft))
         else:
             raw = chain / "runs" / "rm"
         if not out.is_dir():
@@ -133,7 +96,7 @@ def _runs(
     with ThreadPoolExecutor(min(4, len(os.sched_getaffinity(0)))) as threads:
         waited = {
             (name, seed): threads.submit(
-                _trained, chain, "ppo-demo", study / f"{name}-{seed}", settings, "--init-from", sft
+                trained, chain, "ppo-demo", study / f"{name}-{seed}", settings, "--init-from", sft
             )
             for (name, seed), settings in asked.items()
         }

@@ -199,7 +199,7 @@ def normalize(
     from training.rewards.comparisons import Sampling, sampled
     from training.rewards.normalization import normalize
 
-    answers = sampled(policy, Sampling("train", prompts, 1, temperature, seed))
+    answers = [one.tokens for one in sampled(policy, Sampling("train", prompts, 1, temperature, seed))]
     found = normalize(reward, out, answers)
     emit(
         {"out": str(out), "answers": len(answers), **found},

@@ -134,7 +134,8 @@ def test_a_reward_model_is_normalised_on_the_policys_own_answers(policy, rewards
     answers = ("--policy", policy, "--prompts", "20", "--json")
     told = seedbed_cli("checkpoint", "normalize", rewards[0], "--out", "normal", *answers)
     assert told.code == 0, told.stderr
-    found = RewardScorer([tmp_path / "normal"]).score(sampled(policy, Sampling("train", 20, 1, 1.0, 0)))
+    tokens = [one.tokens for one in sampled(policy, Sampling("train", 20, 1, 1.0, 0))]
+    found = RewardScorer([tmp_path / "normal"]).score(tokens)
     assert abs(found.mean()) < 1e-4
     assert abs(found.std() - 1) < 1e-3
     again = seedbed_cli("checkpoint", "normalize", rewards[0], "--out", "normal", *answers)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data.examples.table import ExampleTable, format_of
 from data.order import Permutation
@@ -106,14 +105,14 @@ def compare(
     return counts | judge.summary()
 
 
-def sampled(run: Path, sampling: Sampling) -> list[NDArray[np.int64]]:
-    """Prompts with the run's own answers, as tokens: what a reward model is normalised on."""
+def sampled(run: Path, sampling: Sampling) -> list[Answer]:
+    """The run's own answers to prompts: what a reward model is normalised on, or a policy is judged by."""
     loaded = load_model(run)
     dataset = _plain_dataset(loaded, sampling.data)
     table = ExampleTable.of(dataset, sampling.split)
     chosen, _ = _prompts(table, loaded.config.model.context, sampling)
     found = _answers(loaded, dataset, table, chosen, sampling)
-    return [answer.tokens for _, answers in found for answer in answers]
+    return [answer for _, answers in found for answer in answers]
 
 
 def _plain_dataset(loaded: LoadedModel, data: str) -> Dataset:
