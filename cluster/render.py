@@ -134,6 +134,8 @@ def eval_view(result: dict[str, Any]) -> Any:
         rows = [{**score, "name": "this checkpoint"}, *({**row, "name": row["label"]} for row in baselines)]
         title = f"{task}: {score['documents']:,} documents, {score['utf8_bytes']:,} bytes"
         parts.append(table(rows, ("name", "value", "low", "high"), title))
+    for task, one in result.get("comparisons", {}).items():
+        parts.append(f"{task}, against {result['compared_with']['run']}: {one['text']}")
     return group(*parts, *(f"written: {file}" for file in result["files"]))
 
 
@@ -143,10 +145,8 @@ def _task_view(task: str, score: dict[str, Any]) -> Any:
     told = [f"{score['num_items']:,} items"]
     told += [f"{score[key]} {name}" for name, key in counts.items() if score.get(key)]
     title = f"{task}: {score['unit']}, {', '.join(told)}"
-    extra = ("accuracy", "accuracy_per_byte", "bits_per_byte_of_answers")
-    rows = [{"name": "this checkpoint", **score}]
-    rows += [{"name": name.replace("_", " "), **score[name]} for name in extra if name in score]
-    return table(rows, ("name", "value", "low", "high"), title)
+    rows = [{"name": name.replace("_", " "), **row} for name, row in score.get("metrics", {}).items()]
+    return table(rows or [{"name": "this checkpoint", **score}], ("name", "value", "low", "high"), title)
 
 
 def run_view(run: dict[str, Any]) -> Any:

@@ -5,6 +5,7 @@ which step and how, so that two results can be compared without asking anyone.
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ from data.shards import Dataset
 from data.tokenizers import load_tokenizer
 from evals.baselines import baselines
 from evals.bits_per_byte import bits_per_byte, by_source, estimate_as_json, score_documents
-from evals.item_scores import write_items
+from evals.comparison import compare_tasks, described
 from evals.items import Item, is_dataset, load_items, split_texts
 from evals.preferences import preference_scores
+from evals.task_results import ItemScores, scores_of, write_scores
 from evals.task_scoring import Asked, run_task, scorer_of
 from evals.tasks.definition import TaskDefinition, is_task_file, load_task, task_names
 from seedbed.errors import DataError, UsageError, nearest
@@ -46,6 +48,26 @@ class Options:
     members: Sequence[Path] = ()
     """Reward models that are put together with the one that is scored, by `combine`."""
     combine: str = "mean"
+
+
+Told = tuple[dict[str, Any], ItemScores | None]
+"""What a task came to, and the scores of its items where it has any."""
+
+
+def evaluate_both(run_or_step: Path, other: Path, tasks: Sequence[str], **how: Any) -> dict[str, Any]:
+    """`evaluate` of both, and by task whether the first is better than `other`: {..., "comparisons"}.
+
+    A task without scores of its items is refused.
+    """
+    if without := [task for task in tasks if task == "preferences"]:
+        raise UsageError(f"{without[0]} cannot be compared item by item", "leave it out, or --compare")
+    before, after = evaluate(other, tasks, **how), evaluate(run_or_step, tasks, **how)
+    pairs = {}
+    for name, old, new in zip(after["tasks"], before["files"], after["files"], strict=True):
+        (first, metric), (second, _) = scores_of(Path(old)), scores_of(Path(new))
+        pairs[name] = first, second, metric
+    found = {name: one.as_json() | {"text": described(one)} for name, one in compare_tasks(pairs).items()}
+    return after | {"compared_with": before, "comparisons": found}
 
 
 def evaluate(
@@ -85,17 +107,17 @@ def evaluate(
         if definitions:
             scorer = held.enter_context(scorer_of(checkpoint, ranks, batch_size, device))
         for task in tasks:
-            started, rows, name = time.monotonic(), None, task
+            started, scores, name = time.monotonic(), None, task
             if scorer is not None and task in definitions:
                 definition = definitions[task]
                 own = data or _texts_of(checkpoint, definition)
-                result, rows = run_task(definition, scorer, asked, own)
+                result, scores = run_task(definition, scorer, asked, own)
                 name = definition.name
             else:
-                result = TASKS[task](checkpoint, options)
+                result, scores = TASKS[task](checkpoint, options)
             results[name] = _stamped(name, checkpoint, result, started)
-            is_own = data is None and (rows is None or asked == Asked(ranks=ranks))
-            files.append(str(_write(run_dir, name, results[name], rows, is_own=is_own)))
+            is_own = data is None and (task in TASKS or asked == Asked(ranks=ranks))
+            files.append(str(_write(run_dir, name, results[name], scores, is_own=is_own)))
     return {"run": str(run_dir), "step": checkpoint.step, "tasks": results, "files": files}
 
 
@@ -128,7 +150,7 @@ def _texts_of(checkpoint: LoadedModel, task: TaskDefinition) -> Path | None:
 
 
 def _write(
-    run_dir: Path, task: str, result: dict[str, Any], rows: list[dict[str, Any]] | None, *, is_own: bool
+    run_dir: Path, task: str, result: dict[str, Any], scores: ItemScores | None, *, is_own: bool
 ) -> Path:
     """RUN/evals/TASK-step-N.json; a result on other items carries the start of their digest as well. The
     scores of items go to a file of the same name that ends in .items.jsonl."""
@@ -140,14 +162,14 @@ def _write(
     if not result["baselines"] and before.get("items") == result["items"]:
         # They are of the same bytes, and took longer than the score: a second look must not lose them.
         result["baselines"] = before.get("baselines") or []
-    if rows is not None:
-        result["items_file"] = path.with_suffix(".items.jsonl").name
-        write_items(path.with_suffix(".items.jsonl"), rows)
+    if scores is not None:
+        result["scores"] = path.with_suffix(".items.jsonl").name
+        write_scores(path.with_suffix(".items.jsonl"), scores)
     write_json(path, result)
     return path
 
 
-def _bits_per_byte(checkpoint: LoadedModel, options: Options) -> dict[str, Any]:
+def _bits_per_byte(checkpoint: LoadedModel, options: Options) -> Told:
     model = checkpoint.decoder().to(options.device).eval()
     tokenizer = load_tokenizer(checkpoint.tokenizer_path)
     item_set = load_items(options.data or _own_dataset(checkpoint), tokenizer)
@@ -164,8 +186,20 @@ def _bits_per_byte(checkpoint: LoadedModel, options: Options) -> dict[str, Any]:
             device=options.device,
             on_tokens=bar.advance,
         )
-    return {
+    rows = [
+        {
+            "item": f"{number}:{one.id}",
+            "cluster": one.id,
+            "source": one.source,
+            "nats": one.bits * math.log(2),
+            "utf8_bytes": one.utf8_bytes,
+            "tokens": one.tokens,
+        }
+        for number, one in enumerate(scores)
+    ]
+    told = {
         **estimate_as_json(bits_per_byte(scores)),
+        "metric": "bits_per_byte",
         "unit": "bits per byte",
         "documents": len(scores),
         "utf8_bytes": sum(score.utf8_bytes for score in scores),
@@ -183,6 +217,7 @@ def _bits_per_byte(checkpoint: LoadedModel, options: Options) -> dict[str, Any]:
         },
         "baselines": _baselines(item_set.items, checkpoint, options),
     }
+    return told, ItemScores(rows, item_set.digest)
 
 
 def _fitting_batch(context: int, vocab_size: int) -> int:
@@ -218,7 +253,7 @@ def _baselines(items: Sequence[Item], checkpoint: LoadedModel, options: Options)
     return baselines([item.text for item in items], train)
 
 
-def _preferences(checkpoint: LoadedModel, options: Options) -> dict[str, Any]:
+def _preferences(checkpoint: LoadedModel, options: Options) -> Told:
     """Of a reward model, on the held-out comparisons of a dataset."""
     data = options.data or _own_dataset(checkpoint)
     if not is_dataset(data):
@@ -226,10 +261,10 @@ def _preferences(checkpoint: LoadedModel, options: Options) -> dict[str, Any]:
     scorer = RewardScorer([checkpoint, *options.members], how=options.combine, device=options.device)
     together = {"members": [str(one.path) for one in scorer.members], "combine": options.combine}
     found = preference_scores(scorer, Dataset.open(data))
-    return {**found, **(together if options.members else {}), "baselines": []}
+    return {**found, **(together if options.members else {}), "baselines": []}, None
 
 
-TASKS: dict[str, Callable[[LoadedModel, Options], dict[str, Any]]] = {
+TASKS: dict[str, Callable[[LoadedModel, Options], Told]] = {
     "bits-per-byte": _bits_per_byte,
     "preferences": _preferences,
 }

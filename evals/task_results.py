@@ -181,4 +181,6 @@ def scores_of(result: Path) -> tuple[ItemScores, str]:
             f"{result} is no result of a task with scores of its items",
             "give a file of RUN/evals that a task of this version wrote",
         )
-    return read_scores(result.parent / str(found["scores"]), str(found["items"])), str(found.get("metric"))
+    scores = read_scores(result.parent / str(found["scores"]), str(found["items"]))
+    judged = [row for row in scores.rows if row.get("is_judged", True)]
+    return ItemScores(judged, scores.digest), str(found.get("metric"))

@@ -13,6 +13,7 @@ from evals.items import load_items
 from evals.scoring import Backend, CachedBackend, Scorer
 from evals.scoring.cached import BATCH_SIZE
 from evals.scoring.ranks import RanksBackend
+from evals.task_results import ItemScores
 from evals.tasks.definition import TaskDefinition
 from evals.tasks.formats import read_file
 from evals.tasks.items import TaskItem
@@ -56,16 +57,16 @@ def scorer_of(
 
 def run_task(
     task: TaskDefinition, scorer: Scorer, asked: Asked, own_data: Path | None
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """(result, rows of its items). `own_data` is where held-out texts are; UsageError where a task wants
-    some and it is None."""
+) -> tuple[dict[str, Any], ItemScores]:
+    """(result, the scores of its items). `own_data` is where held-out texts are; UsageError where a task
+    wants some and it is None."""
     items, origin = items_of(task, scorer, own_data)
     pool = None
     if task.few_shot.path:
         pool = read_file(task.items.format, task.path(task.few_shot.path), task.items.subset)
     question = prepared(task, items, pool=pool, num_fewshot=asked.num_fewshot, limit=asked.limit)
     with Progress(task.name, num_requests(question)) as bar:
-        result, rows = run(question, scorer, bar.advance)
+        result, scores = run(question, scorer, bar.advance)
     method = {
         "kind": task.kind,
         "context": scorer.backend.context,
@@ -74,7 +75,7 @@ def run_task(
         "limit": asked.limit,
     }
     about = {"data": origin, "method": method, "description": task.description, "baselines": []}
-    return {**result, **about, "tokenizer_fingerprint": scorer.tokenizer.fingerprint}, rows
+    return {**result, **about, "tokenizer_fingerprint": scorer.tokenizer.fingerprint}, scores
 
 
 def items_of(

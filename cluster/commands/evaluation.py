@@ -44,25 +44,29 @@ def evaluate(
     ranks: Annotated[
         int, typer.Option("--ranks", min=1, help="Processes that share the items; changes no score.")
     ] = 1,
+    other: Annotated[
+        Path | None,
+        typer.Option("--compare", metavar="RUN", help="Whether it is better than this one, item by item."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Score a checkpoint, with intervals."""
     from cluster.render import eval_view
     from evals.results import evaluate as score
+    from evals.results import evaluate_both
 
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     if not names:
         raise UsageError("--tasks names no task", "for example --tasks bits-per-byte")
-    value: dict[str, Any] = score(
-        checkpoint,
-        tasks=names,
-        data=data,
-        with_baselines=baselines,
-        members=members or (),
-        combine=combine,
-        num_fewshot=num_fewshot,
-        limit=limit,
-        batch_size=batch_size,
-        ranks=ranks,
-    )
+    how: dict[str, Any] = {
+        "data": data,
+        "with_baselines": baselines,
+        "members": members or (),
+        "combine": combine,
+        "num_fewshot": num_fewshot,
+        "limit": limit,
+        "batch_size": batch_size,
+        "ranks": ranks,
+    }
+    value = evaluate_both(checkpoint, other, names, **how) if other else score(checkpoint, names, **how)
     emit(value, json=json, render=eval_view)

@@ -66,6 +66,7 @@ def _of_texts(item: Item) -> tuple[str, Sequence[str]]:
 
 TEXTS = ("prediction", "references")
 ANSWERS = [
+    mean_metric("right", ("right",), lambda item: float(item["right"]), unit="share of right answers"),
     mean_metric("exact_match", TEXTS, lambda item: exact_match(*_of_texts(item)), smooth="token_f1"),
     mean_metric("token_f1", TEXTS, lambda item: token_f1(*_of_texts(item))),
     pass_at(1),

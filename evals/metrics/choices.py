@@ -163,6 +163,12 @@ CHOICES = [
         greater_is_better=False,
         unit="bits per byte of the right choice",
     ),
+    mean_metric(
+        "prefers_first",
+        ("log_likelihoods",),
+        lambda item: float(item["log_likelihoods"][0] > item["log_likelihoods"][1]),
+        unit="share that prefers the first choice to the second",
+    ),
     *_probabilistic("", of_choices, ("log_likelihoods", "gold")),
     *_probabilistic("_labels", of_labels, ("probabilities", "gold")),
     mean_metric(

@@ -7,17 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evals.bits_per_byte import DocumentScore, bits_per_byte, by_source, estimate_as_json
-from evals.intervals import clusters_of, mean_of, measure, ratio_of
 from evals.requests import Generated, GenerateUntil, LogLikelihood, Rolling, Scored
 from evals.scoring.backend import Advance
 from evals.scoring.scorer import Scorer
+from evals.task_results import ItemScores, summarize
 from evals.tasks.definition import GenerationSection, TaskDefinition
 from evals.tasks.items import TaskItem, checked, items_digest
 from evals.tasks.prompts import answers_of, context_of, drawn_examples
 from models.generation import SamplingOptions, vote
 from seedbed.randomness import seed64
-from seedbed.statistics import Estimate
 from training.rl.rules import number_in, unit_tests
 
 Row = dict[str, Any]
@@ -57,18 +55,27 @@ def prepared(
     return Question(task, left[:limit], preamble, num, num_duplicates)
 
 
-def run(question: Question, scorer: Scorer, advance: Advance | None = None) -> tuple[Row, list[Row]]:
-    """(the result, a row for each item)."""
+def run(question: Question, scorer: Scorer, advance: Advance | None = None) -> tuple[Row, ItemScores]:
+    """(the result, the scores of its items)."""
     kinds = {"multiple-choice": _choose, "rolling": _roll, "generate": _generate}
-    found, rows = kinds[question.task.kind](question, scorer, advance)
-    return {
-        **found,
-        "num_items": len(question.items),
+    metrics, rows = kinds[question.task.kind](question, scorer, advance)
+    found = ItemScores(rows, question.digest)
+    judged = found.only(row["is_judged"] for row in rows)
+    counts = {
+        "num_items": len(rows),
+        "num_failed": len(rows) - len(judged),
         "num_duplicates": question.num_duplicates,
         "num_examples": question.num_examples,
         "num_cut": sum(row["num_cut"] > 0 for row in rows),
-        "items": question.digest,
-    }, rows
+        "num_merged": sum(bool(row.get("is_merged")) for row in rows),
+    }
+    if not metrics or not len(judged):
+        nothing = {"value": None, "low": None, "high": None, "unit": "texts, not judged"}
+        return nothing | counts | {"items": question.digest}, found
+    told = summarize(question.task.name, judged, metrics).as_json()
+    if metrics == ["prefers_first"]:
+        told |= _preferred(rows)
+    return told | counts | {"items": question.digest}, found
 
 
 def num_requests(question: Question) -> int:
@@ -79,10 +86,10 @@ def num_requests(question: Question) -> int:
 
 
 def _named(item: TaskItem) -> Row:
-    return {"id": item.id, "document": item.document or item.id, "source": item.source}
+    return {"item": item.id, "cluster": item.document or item.id, "source": item.source}
 
 
-def _choose(question: Question, scorer: Scorer, advance: Advance | None) -> tuple[Row, list[Row]]:
+def _choose(question: Question, scorer: Scorer, advance: Advance | None) -> tuple[list[str], list[Row]]:
     task = question.task
     requests = [
         LogLikelihood(item.id, question.preamble + context_of(task, item), text)
@@ -90,38 +97,22 @@ def _choose(question: Question, scorer: Scorer, advance: Advance | None) -> tupl
         for text in answers_of(task, item)
     ]
     scored = iter(scorer.log_likelihoods(requests, advance))
-    rows = [_chosen(item, [next(scored) for _ in item.choices], task) for item in question.items]
-    judged = [row for row in rows if row["answer"] is not None]
-    result: Row = {"num_merged": sum(row["is_merged"] for row in rows)}
-    if not judged:
-        return result | _preferred(rows), rows
-    whole, per_byte = (_share(judged, name) for name in ("is_likeliest", "is_likeliest_per_byte"))
-    bits = [-row["nats"][row["answer"]] / math.log(2) for row in judged]
-    sizes = [row["bytes"][row["answer"]] for row in judged]
-    documents = clusters_of([row["document"] for row in judged])
-    smooth = measure(ratio_of(bits, sizes, "log"), documents)
-    result |= estimate_as_json(per_byte if task.prompt.per_byte else whole) | {"unit": "accuracy"}
-    result |= {"accuracy": estimate_as_json(whole), "accuracy_per_byte": estimate_as_json(per_byte)}
-    return result | {"bits_per_byte_of_answers": estimate_as_json(smooth)}, rows
+    rows = [_chosen(item, [next(scored) for _ in item.choices]) for item in question.items]
+    if all(item.answer is None for item in question.items):
+        return ["prefers_first"], [{**row, "is_judged": True} for row in rows]
+    accuracies = ["accuracy", "accuracy_per_byte"]
+    if task.prompt.per_byte:
+        accuracies.reverse()
+    return [*accuracies, "gold_bits_per_byte", "ece"], rows
 
 
-def _chosen(item: TaskItem, scored: Sequence[Scored], task: TaskDefinition) -> Row:
-    nats = [one.log_likelihood for one in scored]
-    rates = [one.log_likelihood / one.utf8_bytes for one in scored]
-    best, best_rate = nats.index(max(nats)), rates.index(max(rates))
-    shown = scored[item.answer or 0]
-    preferred = best_rate if task.prompt.per_byte else best
+def _chosen(item: TaskItem, scored: Sequence[Scored]) -> Row:
     return {
         **_named(item),
-        "score": None if item.answer is None else float(preferred == item.answer),
-        "utf8_bytes": shown.utf8_bytes,
-        "tokens": shown.tokens,
-        "answer": item.answer,
-        "predicted": preferred,
-        "is_likeliest": best == item.answer,
-        "is_likeliest_per_byte": best_rate == item.answer,
-        "nats": nats,
-        "bytes": [one.utf8_bytes for one in scored],
+        "is_judged": item.answer is not None,
+        "gold": item.answer,
+        "log_likelihoods": [one.log_likelihood for one in scored],
+        "choice_bytes": [one.utf8_bytes for one in scored],
         "choice_tokens": [one.tokens for one in scored],
         "is_greedy": [one.is_greedy for one in scored],
         "labels": list(item.labels),
@@ -130,55 +121,41 @@ def _chosen(item: TaskItem, scored: Sequence[Scored], task: TaskDefinition) -> R
     }
 
 
-def _share(rows: Sequence[Row], name: str) -> Estimate:
-    """With an interval over documents."""
-    right = [float(row[name]) for row in rows]
-    return measure(mean_of(right, "share"), clusters_of([row["document"] for row in rows]))
-
-
 def _preferred(rows: Sequence[Row]) -> Row:
-    """Of choices none of which is right: how often the first is likelier than the second, and which is
-    likeliest."""
-    counts = Counter(
-        row["labels"][row["predicted"]] if row["labels"] else str(row["predicted"]) for row in rows
-    )
-    first = [{**row, "first": row["nats"][0] > row["nats"][1]} for row in rows]
+    """Of choices none of which is right: what the first two are called, and how often each is likeliest."""
     names = rows[0]["labels"] or ["choice 0", "choice 1"]
+    likeliest = [row["log_likelihoods"].index(max(row["log_likelihoods"])) for row in rows]
+    counts = Counter(
+        row["labels"][n] if row["labels"] else str(n) for row, n in zip(rows, likeliest, strict=True)
+    )
     return {
-        **estimate_as_json(_share(first, "first")),
         "unit": f"share that prefers {names[0]} to {names[1]}",
         "likeliest": {name: count / len(rows) for name, count in counts.most_common()},
     }
 
 
-def _roll(question: Question, scorer: Scorer, advance: Advance | None) -> tuple[Row, list[Row]]:
+def _roll(question: Question, scorer: Scorer, advance: Advance | None) -> tuple[list[str], list[Row]]:
     before = question.task.prompt.instruction
     texts = [before + context_of(question.task, item) for item in question.items]
     requests = [Rolling(item.id, text) for item, text in zip(question.items, texts, strict=True)]
-    scores, rows = [], []
-    for item, one in zip(question.items, scorer.rolling(requests, advance=advance), strict=True):
-        bits = -one.log_likelihood / math.log(2)
-        rows.append(
-            {
-                **_named(item),
-                "score": bits,
-                "utf8_bytes": one.utf8_bytes,
-                "tokens": one.tokens,
-                "num_cut": one.num_cut,
-            }
+    rows = [
+        {
+            **_named(item),
+            "is_judged": True,
+            "nats": -one.log_likelihood,
+            "utf8_bytes": one.utf8_bytes,
+            "words": len(text.split()),
+            "tokens": one.tokens,
+            "num_cut": one.num_cut,
+        }
+        for item, text, one in zip(
+            question.items, texts, scorer.rolling(requests, advance=advance), strict=True
         )
-        scores.append(DocumentScore(item.id, item.source + "/.", bits, one.utf8_bytes, one.tokens))
-    return {
-        **estimate_as_json(bits_per_byte(scores)),
-        "unit": "bits per byte",
-        "documents": len(scores),
-        "utf8_bytes": sum(score.utf8_bytes for score in scores),
-        "tokens": sum(score.tokens for score in scores),
-        "by_source": by_source(scores),
-    }, rows
+    ]
+    return ["bits_per_byte", "bits_per_word", "perplexity"], rows
 
 
-def _generate(question: Question, scorer: Scorer, advance: Advance | None) -> tuple[Row, list[Row]]:
+def _generate(question: Question, scorer: Scorer, advance: Advance | None) -> tuple[list[str], list[Row]]:
     task, how = question.task, question.task.generation
     requests = [
         GenerateUntil(
@@ -194,36 +171,34 @@ def _generate(question: Question, scorer: Scorer, advance: Advance | None) -> tu
     ]
     written = iter(scorer.generate(requests, advance))
     rows = [_judged(item, [next(written) for _ in range(how.samples)], how) for item in question.items]
-    judged = [row for row in rows if row["score"] is not None]
-    result: Row = {"num_failed": len(rows) - len(judged), "samples": how.samples}
-    if how.judged_by == "nothing" or not judged:
-        return {"value": None, "low": None, "high": None, "unit": "texts, not judged", **result}, rows
-    several = how.samples > 1 and how.judged_by != "unit-tests"
-    unit = "share of items whose most frequent answer is right" if several else "share of right answers"
-    return {**estimate_as_json(_share(judged, "score")), "unit": unit, **result}, rows
+    if how.judged_by == "nothing":
+        return [], rows
+    if how.judged_by == "unit-tests":
+        return ["pass@1"], rows
+    texts = ["exact_match"] if how.judged_by == "text" else []
+    return ["right", *texts], rows
 
 
 def _judged(item: TaskItem, written: Sequence[Generated], how: GenerationSection) -> Row:
-    """One item's answers. What could not be judged is None, and never 0."""
+    """One item's answers. What could not be judged is None, and never 0; of several answers the most frequent
+    one counts, where there is such a thing."""
     answers = [extracted(one.text, how.pattern) for one in written]
     passed = [_is_right(answer, item, how) for answer in answers]
-    chosen = None
-    known = [float(one) for one in passed if one is not None]
-    score = sum(known) / len(known) if known and len(known) == len(passed) else None
+    final, right = answers[0], passed[0]
     if how.samples > 1 and how.judged_by in ("text", "number"):
-        chosen = vote([None if answer is None else answer.strip() for answer in answers]).answer
-        right = _is_right(chosen, item, how)
-        score = None if right is None else float(right)
+        final = vote([None if answer is None else answer.strip() for answer in answers]).answer
+        right = _is_right(final, item, how)
     return {
         **_named(item),
-        "score": score,
-        "utf8_bytes": sum(len(one.text.encode()) for one in written),
-        "tokens": sum(one.tokens for one in written),
+        "is_judged": None not in passed and right is not None,
+        "right": None if right is None else float(right),
+        "prediction": final or "",
+        "references": list(item.references),
+        "samples": len(passed),
+        "passed": sum(map(bool, passed)),
         "texts": [one.text for one in written],
         "answers": answers,
-        "voted": chosen,
-        "passed": passed,
-        "references": list(item.references),
+        "tokens": sum(one.tokens for one in written),
         "num_cut": max(one.num_cut for one in written),
     }
 

@@ -14,7 +14,6 @@ from data.build import build_dataset
 from data.config import DataConfig
 from data.shards import Dataset
 from evals.baselines import gzip_bytes
-from evals.item_scores import read_items
 from evals.items import load_items, split_texts
 from evals.results import evaluate
 from evals.scoring import Span
@@ -211,11 +210,12 @@ def test_tasks_of_a_file_are_scored_alike_on_one_rank_and_two(run: Path, tmp_pat
     result = value["tasks"]["words"]
     assert result["num_items"] == 8
     assert 0 <= result["low"] <= result["value"] <= result["high"] <= 1
-    files = [run / "evals" / value["tasks"][name]["items_file"] for name in ("words", "stdlib-text")]
+    files = [run / "evals" / value["tasks"][name]["scores"] for name in ("words", "stdlib-text")]
     before = [file.read_bytes() for file in files]
-    scores = read_items(files[1])
+    rows = [json.loads(line) for line in files[1].read_text().splitlines()]
+    bits = sum(row["nats"] for row in rows) / math.log(2)
     assert value["tasks"]["stdlib-text"]["value"] == pytest.approx(
-        scores.scores.sum() / scores.utf8_bytes.sum()
+        bits / sum(row["utf8_bytes"] for row in rows)
     )
     again = evaluate(run, [task, "stdlib-text"], ranks=2)
     assert [file.read_bytes() for file in files] == before
@@ -234,3 +234,26 @@ def test_a_rank_that_dies_or_refuses_is_named(run: Path):
         scorer.backend.workers[1].kill()
         with pytest.raises(SeedbedError, match=r"rank [01] of the evaluation ended"):
             scorer.backend.score([Span("fine", (1, 2), (3,))] * 80)
+
+
+def test_a_checkpoint_is_compared_with_another_item_by_item(seedbed_cli, run: Path, dataset: Path, tmp_path):
+    """A difference that is noise would pass for progress, or one that is none."""
+    other = tmp_path / "other"
+    save_checkpoint(other, dataset, 2)
+    tasks = ("--tasks", "bits-per-byte,cloze", "--limit", "8")
+    same = seedbed_cli("eval", run, *tasks, "--compare", run, "--json")
+    assert same.code == 0, same.stderr
+    found = json.loads(same.stdout)["comparisons"]
+    assert {name: (one["verdict"], one["difference"]["value"]) for name, one in found.items()} == {
+        "bits-per-byte": ("tied", 0.0),
+        "cloze": ("tied", 0.0),
+    }
+    against = seedbed_cli("eval", run, *tasks, "--compare", other, "--json")
+    two = json.loads(against.stdout)
+    one = two["comparisons"]["bits-per-byte"]
+    values = [side["tasks"]["bits-per-byte"]["value"] for side in (two, two["compared_with"])]
+    assert one["difference"]["value"] == pytest.approx(values[0] - values[1])
+    assert one["verdict"] in ("better", "worse", "tied")
+    assert "tied: " in seedbed_cli("eval", run, *tasks, "--compare", run).stdout
+    refused = seedbed_cli("eval", run, "--tasks", "preferences", "--compare", other)
+    assert (refused.code, "item by item" in refused.stderr) == (2, True)

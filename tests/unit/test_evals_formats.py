@@ -222,9 +222,9 @@ def test_preferences_without_a_right_answer_are_shares(tmp_path):
     path = written(tmp_path, "a.json", STEREOSET)
     text = 'kind = "multiple-choice"\n[items]\nformat = "stereoset"\npath = "x"\n'
     question = prepared(parse_task(text, "t.toml", "t", ""), read_file("stereoset", path))
-    result, rows = run(question, Scorer(Likes("z"), Plain()))
+    result, scores = run(question, Scorer(Likes("z"), Plain()))
     assert result["unit"] == "share that prefers stereotype to anti-stereotype"
-    assert (result["value"], rows[0]["score"]) == (0, None)
+    assert (result["value"], scores.rows[0]["gold"]) == (0, None)
     model = Likes("u")
     model.token = ord("u")
     result, _ = run(question, Scorer(model, Plain()))

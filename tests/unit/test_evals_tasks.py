@@ -1,16 +1,15 @@
 """Tasks: what is asked, of whom, and what counts as right."""
 
 import heapq
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from test_evals_scoring import Letters
 
-from evals.item_scores import item_scores, read_items, write_items
 from evals.scoring import Scorer, SpanScore
-from evals.tasks import TaskItem, load_task, task_names
+from evals.task_results import read_scores, write_scores
+from evals.tasks import TaskItem, load_task, running, task_names
 from evals.tasks.definition import parse_task
 from evals.tasks.doctests import is_passed_by_its_own_body
 from evals.tasks.items import checked, items_digest
@@ -19,6 +18,7 @@ from evals.tasks.prompts import drawn_examples
 from evals.tasks.running import extracted, prepared, run
 from models.generation import Completion
 from seedbed.errors import ConfigError, DataError
+from training.rl.outcomes import Reward
 
 CHOICE = 'kind = "multiple-choice"\n[items]\nbuild = "cloze"\n[prompt]\ncontext = "{question}"\n'
 GENERATE = 'kind = "generate"\n[items]\nbuild = "text"\n[prompt]\ncontext = "{question}"\n[generation]\n'
@@ -66,17 +66,19 @@ def question(number: int, answer: int = 1, **changes) -> TaskItem:
 def test_accuracy_counts_the_likeliest_choice_whole_and_per_byte():
     """Accuracy would be of another rule than the one that was asked for."""
     items = [question(0), question(1, 0), question(2, 2)]
-    result, rows = run(prepared(task(CHOICE), items), Scorer(Likes(), Letters()))
-    assert [row["predicted"] for row in rows] == [1, 1, 1]
-    assert result["accuracy"]["value"] == result["value"] == pytest.approx(1 / 3)
+    result, scores = run(prepared(task(CHOICE), items), Scorer(Likes(), Letters()))
+    assert [row["log_likelihoods"] for row in scores.rows] == [[-9.0, -6.0, -9.0]] * 3
+    metrics = result["metrics"]
+    assert metrics["accuracy"]["value"] == result["value"] == pytest.approx(1 / 3)
     assert result["low"] < 1 / 3 < result["high"]
     # -9 over three bytes, -6 over three, -9 over one.
-    assert result["accuracy_per_byte"]["value"] == pytest.approx(1 / 3)
+    assert metrics["accuracy_per_byte"]["value"] == pytest.approx(1 / 3)
     nothing = Likes("?")
     result, _ = run(
         prepared(task(CHOICE + "per_byte = true\n"), [question(3, 0)]), Scorer(nothing, Letters())
     )
-    assert result["value"] == 1
+    # Two are as likely for each byte, and share the item.
+    assert result["value"] == 0.5
 
 
 def test_every_result_says_of_which_items_it_is(tmp_path: Path):
@@ -85,15 +87,15 @@ def test_every_result_says_of_which_items_it_is(tmp_path: Path):
     digest = items_digest(items)
     assert digest != items_digest(items[:5])
     assert digest != items_digest([*items[:5], question(5, choices=("abc", "zzz", "e"))])
-    whole, rows = run(prepared(task(CHOICE), items), Scorer(Likes(), Letters()))
+    whole, scores = run(prepared(task(CHOICE), items), Scorer(Likes(), Letters()))
     shown, _ = run(prepared(task(CHOICE), items, num_fewshot=2), Scorer(Likes(), Letters()))
     assert whole["items"] == digest != shown["items"]
     assert (shown["num_items"], shown["num_examples"]) == (4, 2)
-    write_items(tmp_path / "items.jsonl", rows)
-    found = read_items(tmp_path / "items.jsonl")
-    assert found.scores.tolist() == [1.0] * 6
-    assert found.documents == [f"d{number}" for number in range(6)]
-    assert found.rows[0]["nats"] == [-9.0, -6.0, -9.0]
+    write_scores(tmp_path / "items.jsonl", scores)
+    found = read_scores(tmp_path / "items.jsonl", digest)
+    assert [row["cluster"] for row in found.rows] == [f"d{number}" for number in range(6)]
+    assert found.rows[0]["log_likelihoods"] == [-9.0, -6.0, -9.0]
+    assert found == scores
 
 
 def test_examples_are_drawn_once_shown_with_answers_and_never_asked():
@@ -129,10 +131,11 @@ def test_reasoning_ends_in_an_answer_and_several_samples_vote():
     items = [TaskItem("a", {"question": "2+3?"}, references=("5",))]
     voting = GENERATE + "samples = 3\ntemperature = 1.0\npattern = 'answer is (\\d+)'\njudged_by = 'number'\n"
     model = Likes(answers=("2 and 3, so the answer is 5.", "the answer is 6", "8. The answer is 5, not 7"))
-    result, rows = run(prepared(task(voting), items), Scorer(model, Plain()))
-    assert rows[0]["answers"] == ["5", "6", "5"]
-    assert rows[0]["passed"] == [True, False, True]
-    assert (rows[0]["voted"], result["value"]) == ("5", 1)
+    result, scores = run(prepared(task(voting), items), Scorer(model, Plain()))
+    (row,) = scores.rows
+    assert row["answers"] == ["5", "6", "5"]
+    assert (row["samples"], row["passed"]) == (3, 2)
+    assert (row["prediction"], result["value"]) == ("5", 1)
     assert len({request.seed for request in model.seen}) == 3
     assert extracted("none", "answer is (.*)") is None
     assert extracted("a 1 b 2", r"\d") == "2"
@@ -253,7 +256,11 @@ def test_every_shipped_task_can_be_read():
         assert load_task(name).description
 
 
-def test_scores_that_could_not_be_found_out_are_not_zero():
+def test_scores_that_could_not_be_found_out_are_not_zero(monkeypatch):
     """A sandbox that did not start would count against the model."""
-    row = {"id": "a", "document": "a", "source": "", "score": None, "utf8_bytes": 1, "tokens": 1}
-    assert str(item_scores([json.loads(json.dumps(row))]).scores[0]) == "nan"
+    items = [TaskItem("f", {"question": "def f(x):\n"}, tests=("assert f(2) == 4",))]
+    judged = GENERATE + "judged_by = 'unit-tests'\nmax_tokens = 50\n"
+    failed = Reward(failure="crashed", detail="the sandbox did not start")
+    monkeypatch.setattr(running, "unit_tests", lambda *_: failed)
+    result, scores = run(prepared(task(judged), items), Scorer(Likes(answers=("    return 4",)), Plain()))
+    assert (result["value"], result["num_failed"], scores.rows[0]["is_judged"]) == (None, 1, False)
