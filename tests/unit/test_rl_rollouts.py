@@ -12,6 +12,7 @@ from models.families import build
 from models.generation import Engine, Request
 from models.initialization import initialize
 from seedbed.errors import ConfigError, DataError
+from training.optimizers import make_optimizer
 from training.rl import invariants
 from training.rl.invariants import Bands, Broken
 from training.rl.losses import LOSSES
@@ -25,6 +26,7 @@ from training.rl.objectives import (
 )
 from training.rl.outcomes import Reward
 from training.rl.rollouts import Rollout, read_rollouts, tensors_of, write_rollouts
+from training.sections import OptimizerConfig
 
 SIZES = {
     "family": "llama", "num_layers": 2, "width": 32, "num_heads": 4, "mlp_width": 64, "context": 24,
@@ -207,3 +209,41 @@ def test_every_broken_invariant_has_a_name(policy, rollouts):
     invariants.check_finite("advantages", batch.advantages, batch.mask)
     with pytest.raises(Broken, match="advantages hold what is no number"):
         invariants.check_finite("advantages", batch.advantages / 0, batch.mask)
+
+
+def moved_by(eps_hat):
+    """(approximate divergence, share of clipped tokens) after two epochs of four steps on one saved batch."""
+    sizes = SIZES | {"width": 64, "mlp_width": 128, "context": 48, "vocab_size": 256}
+    config = ModelConfig(**sizes)
+    model = build(config)
+    initialize(model, config, 0)
+    random = torch.Generator().manual_seed(1)
+    tokens = torch.randint(1, 256, (64, 33), generator=random)
+    mask = torch.zeros(64, 32, dtype=torch.bool)
+    mask[:, 8:] = True
+    with torch.no_grad():
+        old, _ = token_log_probs(model, tokens, mask)
+    # A mean over so few weights has gradients a thousand times those of a large model.
+    advantages = torch.randn(64, 32, generator=random) * 1e-3
+    batch = PolicyBatch(tokens, mask, old, advantages, old, torch.ones(64, 32))
+    adam = OptimizerConfig(name="adam", eps=1e-5, eps_hat=eps_hat, lr=2e-3, weight_decay=0.0)
+    optimizer = make_optimizer(list(model.named_parameters()), adam)
+    objective = PolicyObjective("ppo")
+    for first in (0, 16, 32, 48) * 2:
+        part = PolicyBatch(*(values[first : first + 16] for values in batch))
+        total, weight = objective.loss(model, part)
+        (total / weight).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    with torch.no_grad():
+        found = objective.scores(model, batch)
+    return [float(found[name].total / found[name].weight) for name in ("approximate_kl", "clipped")]
+
+
+def test_where_adam_adds_epsilon_decides_how_far_the_first_updates_go():
+    """A run would not be the published one, whose epsilon stood beside the root before it was corrected
+    (TensorFlow 1; Huang et al. 2024): early updates are several times as far with the other form, where
+    gradients are as small as epsilon."""
+    (kl, clipped), (kl_hat, clipped_hat) = moved_by(eps_hat=False), moved_by(eps_hat=True)
+    assert kl > 3 * kl_hat > 0
+    assert clipped > 3 * clipped_hat > 0
