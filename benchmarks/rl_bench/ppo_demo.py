@@ -62,7 +62,7 @@ def run(quick: bool) -> dict[str, Any]:
 
 
 def _learnt(chain: Path, sft: Path, run_dir: Path, seed: int, *, with_text: bool, quick: bool) -> None:
-    settings = [f"run.seed={seed}", *((*FEW, *FEW_ANSWERS) if quick else ())]
+    settings = [f"run.seed={seed}", *((*FEW, *FEW_ANSWERS, "engine.num_ranks=1") if quick else ())]
     if with_text:
         settings += [f"rl.ptx={PTX}", f'rl.ptx_data="{chain / "runs" / "gpt"}"']
     trained(chain, "ppo-demo", run_dir, settings, "--init-from", str(sft))
