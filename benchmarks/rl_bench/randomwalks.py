@@ -13,7 +13,7 @@ from models.generation import Engine, Request, SamplingOptions
 from training.checkpoint.models import load_model
 from training.rl.exercises.randomwalks import optimality, tasks
 
-SEEDS, DRAWN = 10, 16
+SEEDS, DRAWN = 5, 16
 
 
 def run(quick: bool) -> dict[str, Any]:
