@@ -6,18 +6,19 @@ Protocol, fixed before the runs that are reported.
   ppo-demo, all as they ship, with five seeds (`run.seed`) of ppo-demo; and the same five with rl.ptx = 0.5 on
   the text of gpt-demo.
 - Gold is the checker (0 to 4 points), which the reward model learned from and the policy does not see. Before
-  and after, a policy answers 200 held-out prompts twice at temperature 1, drawn by the seed; an answer that
+  and after, a policy answers 100 held-out prompts twice at temperature 1, drawn by the seed; an answer that
   does not end counts for what the checker gives it. `gain` is after less before, by seed, with Student's 95 %
   interval over the seeds.
 - A seed has collapsed when its gold after is below that before, or one text makes more than half of its
   answers. How many have is printed, and the longest share of one text.
-- The alignment tax is bits per byte of gpt-demo's held-out text (`seedbed eval`), after less before PPO; the
-  difference of the two is paired by seed.
+- The alignment tax is bits per byte of the first 40 documents of gpt-demo's held-out text that have at most
+  20,000 bytes, after less before PPO; the difference of the two is paired by seed.
 
 $SEEDBED_CHAIN may name a folder with runs/gpt, runs/sft, runs/rm and comparisons.jsonl, in which the runs of
 this study stay, and are taken up again.
 """
 
+import functools
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +27,16 @@ from typing import Any
 
 from rl_bench.chain import FEW, FEW_ANSWERS, chain_of, trained
 
-from evals.results import evaluate
+from data.tokenizers import load_tokenizer
+from evals.bits_per_byte import bits_per_byte, score_documents
+from evals.items import load_items
 from seedbed.statistics import Estimate, mean_interval
 from training.checkpoint.models import load_model
 from training.rewards.comparisons import Sampling, sampled
 from training.rewards.python_checker import check
 
-SEEDS, PROMPTS, ANSWERS = 5, 200, 2
+SEEDS, PROMPTS, ANSWERS = 5, 100, 2
+DOCUMENTS, LONGEST = 40, 20_000
 PTX = 0.5
 
 
@@ -72,8 +76,17 @@ def _measured(policy: Path, text: Path, seed: int, prompts: int) -> Policy:
     answers = sampled(policy, Sampling("holdout", prompts, ANSWERS, 1.0, seed))
     scores = [check(one.prompt, one.text, one.written, ended=one.ended).score for one in answers]
     commonest = Counter(one.text for one in answers).most_common(1)[0][1]
-    known = evaluate(policy, data=text)["tasks"]["bits-per-byte"]["value"]
-    return Policy(fmean(scores), commonest / len(answers), known)
+    return Policy(fmean(scores), commonest / len(answers), _bits_per_byte(policy, text))
+
+
+@functools.cache
+def _bits_per_byte(policy: Path, text: Path) -> float:
+    loaded = load_model(policy)
+    tokenizer = load_tokenizer(loaded.tokenizer_path)
+    items = [item for item in load_items(text, tokenizer).items if len(item.text) <= LONGEST]
+    end, context = tokenizer.end_of_text_id, loaded.config.model.context
+    model = loaded.decoder()
+    return bits_per_byte(score_documents(model, items[:DOCUMENTS], context=context, end_of_text_id=end)).value
 
 
 def summarised(found: dict[str, list[Policy]]) -> dict[str, Any]:
