@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import Popen
 
 from cluster.output import note
 from training.run_directory import RunDirectory
@@ -21,14 +22,8 @@ def mirrored_folder(folder: Path, uri: str, experiment: str, module: str) -> Ite
     process = start_mirror(folder, uri, experiment, module)
     if process is None:
         note(f"! nothing is mirrored to MLflow: {unavailable() or 'the mirror could not be started'}")
-    try:
+    with _finished(process, f"{module} {folder} --uri {uri} --experiment {experiment}"):
         yield
-    finally:
-        if process is not None and not finish_mirror(process, DRAIN_S):
-            note(
-                f"! not everything reached MLflow yet; to send the rest: "
-                f"{sys.executable} -P -m {module} {folder} --uri {uri} --experiment {experiment} --replay"
-            )
 
 
 @contextmanager
@@ -44,11 +39,18 @@ def mirrored(run: RunDirectory) -> Iterator[None]:
         message = f"metrics are not mirrored to MLflow: {unavailable() or 'the mirror could not be started'}"
         run.event("tracking_off", message)
         note(f"! {message}")
+    with _finished(process, f"training.tracking {run.path} --uri {uri}"):
+        yield
+
+
+@contextmanager
+def _finished(process: Popen[bytes] | None, again: str) -> Iterator[None]:
+    """Wait for a mirror at the end; `again` is the module, with its arguments, that sends the rest."""
     try:
         yield
     finally:
         if process is not None and not finish_mirror(process, DRAIN_S):
             note(
                 f"! not everything reached MLflow yet; to send the rest: "
-                f"{sys.executable} -P -m training.tracking {run.path} --uri {uri} --replay"
+                f"{sys.executable} -P -m {again} --replay"
             )

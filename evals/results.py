@@ -23,7 +23,7 @@ from evals.preferences import preference_scores
 from evals.task_results import ItemScores, scores_of, write_scores
 from evals.task_scoring import Asked, run_task, scorer_of
 from evals.tasks.definition import TaskDefinition, is_task_file, load_task, task_names
-from seedbed.errors import DataError, UsageError, nearest
+from seedbed.errors import DataError, UsageError, did_you_mean
 from seedbed.files import write_json
 from seedbed.progress import Progress
 from training.checkpoint.layout import run_of
@@ -139,8 +139,7 @@ def _definition(task: str) -> TaskDefinition:
     if is_task_file(task) or task in task_names():
         return load_task(task)
     known = [*TASKS, *task_names()]
-    close = nearest(task, known)
-    hint = f"did you mean {close}?" if close else f"the tasks are: {', '.join(known)}; or a .toml file"
+    hint = did_you_mean(task, known, f"the tasks are: {', '.join(known)}; or a .toml file")
     raise UsageError(f"there is no task {task!r}", hint)
 
 

@@ -107,3 +107,9 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     """The entry of `known` that `word` most likely meant, or None."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return matches[0] if matches else None
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str, quoted: str = "{}") -> str:
+    """How to mend `word`: the nearest of `known`, as `quoted` sets it, or else what there is."""
+    found = nearest(word, known)
+    return f"did you mean {quoted.format(found)}?" if found else otherwise

@@ -173,3 +173,14 @@ def pytest_configure(config: pytest.Config) -> None:
     sys.addaudithook(_refuse_remote_connections)
     if os.environ.get("SEEDBED_CI") == "1":
         config.pluginmanager.register(SkipWatch(allowed_skips(ALLOWED_SKIPS.read_text())), "skip-watch")
+
+
+@pytest.fixture
+def one_thread():
+    """Tiny products are not worth a second thread; a test that wants two says so."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -6,7 +6,7 @@ import typer
 
 from cluster.commands.options import Json
 from cluster.output import command, emit
-from seedbed.errors import UsageError, nearest
+from seedbed.errors import UsageError, did_you_mean
 
 
 @command
@@ -23,10 +23,9 @@ def settings(
     tables = [(name, "", table) for name, table in sections.items() if name != "model"]
     tables += [("model", kind, table) for kind, table in CONFIGS.items()]
     if section and section not in sections:
-        close = nearest(section, sections)
         raise UsageError(
             f"there is no table [{section}]",
-            f"did you mean {close}?" if close else f"the tables are: {', '.join(sections)}",
+            did_you_mean(section, sections, f"the tables are: {', '.join(sections)}"),
         )
     rows: list[dict[str, Any]] = [
         {

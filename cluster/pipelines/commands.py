@@ -4,7 +4,7 @@ from functools import cache
 from typing import Any
 
 from cluster.pipelines.graph import Stage
-from seedbed.errors import ConfigError, nearest
+from seedbed.errors import ConfigError, did_you_mean
 
 NOT_STAGES = (
     "pipeline", "sweep", "submit", "list", "status", "logs", "top", "stop", "resume", "cluster", "demo",
@@ -19,20 +19,20 @@ def check_command(stage: Stage) -> None:
     words = [word for word in stage.command[:2] if not word.startswith(("-", "{"))]
     name = next((" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in known), None)
     if name is None or name.split()[0] in NOT_STAGES:
-        guess = nearest(" ".join(words), known)
         raise ConfigError(
             f"stage '{stage.name}': `{' '.join(words)}` is no command that makes an artefact",
-            f"did you mean `{guess}`?" if guess else "such as train, data build, data judge, eval or export",
+            did_you_mean(
+                " ".join(words), known, "such as train, data build, data judge, eval or export", "`{}`"
+            ),
         )
     options = known[name]
     given = [f"--{key.replace('_', '-')}" for key in stage.settings if "." not in key]
     given += [word.partition("=")[0] for word in stage.command if word.startswith("--")]
     for option in given:
         if option not in options:
-            guess = nearest(option, options)
             raise ConfigError(
                 f"stage '{stage.name}': `{name}` has no option {option}",
-                f"did you mean {guess}?" if guess else f"it has {', '.join(sorted(options))}",
+                did_you_mean(option, options, f"it has {', '.join(sorted(options))}"),
             )
     if any("." in key for key in stage.settings) and "--set" not in options:
         dotted = next(key for key in stage.settings if "." in key)

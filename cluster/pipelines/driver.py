@@ -22,7 +22,7 @@ from seedbed.errors import (
     SeedbedError,
     StoppedUnsaved,
     UsageError,
-    nearest,
+    did_you_mean,
 )
 from seedbed.files import write_json
 from training.checkpoint.layout import list_steps
@@ -37,7 +37,7 @@ class Progress:
     """One stage as a pipeline's record has it."""
 
     state: str = "waiting"
-    """waiting, running, done, failed or stopped."""
+    """waiting, running, done, failed, stopped, or paused where a rung of a sweep ends."""
     was_made: bool = False
     """By this call; else it was there."""
     work: Work | None = None
@@ -86,10 +86,9 @@ class Driver:
         self.stages = {name: Progress() for name in pipeline.stages}
         for name in redo:
             if name not in self.stages:
-                guess = nearest(name, self.stages)
                 raise UsageError(
                     f"--redo {name}: there is no such stage",
-                    f"did you mean '{guess}'?" if guess else f"they are: {', '.join(self.stages)}",
+                    did_you_mean(name, self.stages, f"they are: {', '.join(self.stages)}", "'{}'"),
                 )
         self._redo = set(redo)
         self._stop_requests = 0

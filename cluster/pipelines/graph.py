@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from seedbed.errors import ConfigError, nearest
+from seedbed.errors import ConfigError, did_you_mean
 from training.recipes import parse_toml_value
 
 OUT = "out"
@@ -139,10 +139,9 @@ def _stage(key: str, table: Any, origin: str) -> Stage:
         )
     for name, value in table.items():
         if name not in _FIELDS:
-            guess = nearest(name, _FIELDS)
             raise ConfigError(
                 f"{origin}: stage '{key}' has no '{name}'",
-                f"did you mean '{guess}'?" if guess else f"a stage has {', '.join(_FIELDS)}",
+                did_you_mean(name, _FIELDS, f"a stage has {', '.join(_FIELDS)}", "'{}'"),
             )
         if not isinstance(value, _FIELDS[name]) or isinstance(value, bool):
             raise ConfigError(f"{origin}: {key}.{name} = {value!r} is no {_FIELDS[name].__name__}", "mend it")
@@ -168,10 +167,9 @@ def _assign(stages: dict[str, Stage], assignment: str, origin: str) -> None:
             f"--set {assignment} is not of the form stage.key=value", "for example --set gpt.run.steps=200"
         )
     if stage not in stages:
-        guess = nearest(stage, stages)
         raise ConfigError(
             f"--set {assignment}: {origin} has no stage '{stage}'",
-            f"did you mean '{guess}'?" if guess else f"its stages are: {', '.join(stages)}",
+            did_you_mean(stage, stages, f"its stages are: {', '.join(stages)}", "'{}'"),
         )
     settings = {**stages[stage].settings, key: parse_toml_value(value.strip())}
     stages[stage] = replace(stages[stage], settings=settings)
@@ -181,10 +179,9 @@ def check_names(stage: Stage, known: list[str], origin: str) -> None:
     """Raises ConfigError when a stage is made of something that is not known."""
     for name in stage.inputs:
         if name not in known:
-            guess = nearest(name, known)
             raise ConfigError(
                 f"{origin}: stage '{stage.name}' needs '{{{name}}}', which is neither a stage nor an input",
-                f"did you mean '{{{guess}}}'?" if guess else f"there are: {', '.join(known)}",
+                did_you_mean(name, known, f"there are: {', '.join(known)}", "'{{{}}}'"),
             )
 
 

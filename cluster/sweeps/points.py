@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.pipelines.graph import Stage, check_names
-from seedbed.errors import ConfigError, nearest
+from seedbed.errors import ConfigError, did_you_mean
 from seedbed.randomness import uniform_of
 from training.recipes import parse_overrides
 
@@ -86,10 +86,9 @@ def parse_sweep(tables: Mapping[str, Any], name: str, assignments: Sequence[str]
     """
     for key in tables:
         if key not in TABLES:
-            guess = nearest(key, TABLES)
             raise ConfigError(
                 f"{name}: unknown table or key '{key}'",
-                f"did you mean '{guess}'?" if guess else f"a sweep has {', '.join(TABLES)}",
+                did_you_mean(key, TABLES, f"a sweep has {', '.join(TABLES)}", "'{}'"),
             )
     recipe = tables.get("recipe")
     if not isinstance(recipe, str):

@@ -8,7 +8,7 @@ from typing import Any
 
 from data.config import FILTERS
 from data.filters.verdict import Rejected
-from seedbed.errors import ConfigError, nearest
+from seedbed.errors import ConfigError, did_you_mean, nearest
 
 # Raised when a filter decides differently than before with the same thresholds.
 VERSION = 1
@@ -63,10 +63,9 @@ class TextFilters:
 def _kind(name: str) -> Callable[..., Any]:
     """The class of the filter called `name`."""
     if name not in FILTERS:
-        meant = nearest(name, FILTERS)
         raise ConfigError(
             f'data.filters: there is no filter "{name}"',
-            f'did you mean "{meant}"?' if meant else f"the filters are {', '.join(FILTERS)}",
+            did_you_mean(name, FILTERS, f"the filters are {', '.join(FILTERS)}", '"{}"'),
         )
     from data.filters.c4 import C4
     from data.filters.fineweb import FineWeb

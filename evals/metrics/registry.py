@@ -8,7 +8,7 @@ from evals.metrics.choices import CHOICES
 from evals.metrics.labels import LABEL_METRICS
 from evals.metrics.language import LANGUAGE
 from evals.metrics.overlap import OVERLAP
-from seedbed.errors import UsageError, nearest
+from seedbed.errors import UsageError, did_you_mean
 
 METRICS: dict[str, Metric] = {
     one.name: one for one in (*LANGUAGE, *CHOICES, *ANSWERS, *OVERLAP, *LABEL_METRICS)
@@ -21,10 +21,9 @@ def metric(name: str) -> Metric:
         return METRICS[name]
     if match := re.fullmatch(r"pass@([1-9]\d*)", name):
         return pass_at(int(match[1]))
-    close = nearest(name, METRICS)
     raise UsageError(
         f"there is no metric {name!r}",
-        f"did you mean {close}?" if close else f"the metrics are: {', '.join(METRICS)}",
+        did_you_mean(name, METRICS, f"the metrics are: {', '.join(METRICS)}"),
     )
 
 

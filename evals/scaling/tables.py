@@ -14,7 +14,7 @@ import numpy as np
 
 from evals.scaling.laws import Array, Points
 from evals.scaling.optimum import FLOPS_PER_PARAMETER_AND_TOKEN
-from seedbed.errors import DataError, UsageError, nearest
+from seedbed.errors import DataError, UsageError, did_you_mean, nearest
 
 USUAL = {
     "N": ("n", "params", "parameters", "num_params", "num_parameters", "model size", "model_size", "size"),
@@ -148,10 +148,9 @@ def _columns(header: list[str], named: dict[str, str], path: Path) -> dict[str, 
         raise UsageError(f"--column {unknown[0]}=... names no quantity", "N, D, C, loss or U")
     for name, column in named.items():
         if column not in header:
-            guess = nearest(column, header)
             raise UsageError(
                 f"{path} has no column {column!r}",
-                f"did you mean {name}={guess}?" if guess else f"it has {', '.join(header)}",
+                did_you_mean(column, header, f"it has {', '.join(header)}", f"{name}={{}}"),
             )
     by_name = {column.strip().lower(): column for column in header if column}
     for name, usual in USUAL.items():

@@ -27,7 +27,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from evals.tasks.items import TaskItem
-from seedbed.errors import ConfigError, DataError, Unreadable, nearest
+from seedbed.errors import ConfigError, DataError, Unreadable, did_you_mean
 
 GLUE: dict[str, tuple[tuple[str, ...], str, tuple[str, ...]]] = {
     # fields of the text, field of the label, what its values mean in order
@@ -75,8 +75,7 @@ class Row:
 def read_file(name: str, path: Path, subset: str = "") -> list[TaskItem]:
     """The items of a file in the format `name`."""
     if name not in FORMATS:
-        close = nearest(name, FORMATS)
-        hint = f"did you mean {close}?" if close else f"there are: {', '.join(FORMATS)}"
+        hint = did_you_mean(name, FORMATS, f"there are: {', '.join(FORMATS)}")
         raise ConfigError(f"items.format: there is no format {name!r}", hint)
     items: list[TaskItem] = []
     for row in _rows(path, name):

@@ -24,7 +24,7 @@ from data.examples.python_functions import rows_of
 from evals.bits_per_byte import top_level
 from evals.tasks.doctests import functions_with_doctests, is_passed_by_its_own_body
 from evals.tasks.items import TaskItem
-from seedbed.errors import ConfigError, nearest
+from seedbed.errors import ConfigError, did_you_mean
 from seedbed.randomness import generator
 
 NUM_CHOICES = 4
@@ -134,10 +134,9 @@ def package(texts: Sequence[Text], seed: int) -> Iterator[TaskItem]:
 def built(name: str, texts: Sequence[Text], seed: int, num: int) -> list[TaskItem]:
     """At most `num` items, drawn by the seed from all that the texts give, in the order of the texts."""
     if name not in BUILDERS:
-        close = nearest(name, BUILDERS)
         raise ConfigError(
             f"items.build: nothing is built as {name!r}",
-            f"did you mean {close}?" if close else f"there are: {', '.join(BUILDERS)}",
+            did_you_mean(name, BUILDERS, f"there are: {', '.join(BUILDERS)}"),
         )
     made = list(BUILDERS[name](texts, seed))
     # Where a text has too little to draw distractors from, guessing would be too easy.

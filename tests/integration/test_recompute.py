@@ -17,6 +17,8 @@ from training.objectives.causal_lm import CausalLM
 from training.processes import process_group
 from training.recipes import make_config
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZES = {"num_layers": 2, "width": 24, "num_heads": 3, "context": 8, "vocab_size": 67, "dropout": 0.2}
 MODELS = {
     "gpt": {"family": "gpt2"},
@@ -26,14 +28,6 @@ MODELS = {
     "shared layers": {"family": "albert", "embedding_width": 12, "head": "none", "pooler": "none"},
     "t5": {"family": "t5", "head_size": 8},
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Squares:

@@ -16,18 +16,11 @@ from evals.scoring.dispatch import dispatched, fitted
 from evals.scoring.encoding import encode_pair, windows
 from seedbed.errors import DataError, UsageError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 every_part = pytest.mark.parametrize("part", PARTS)
 CONTEXT = 32
 END = 0
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tiny products are not worth a second thread; a test that wants two says so."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Letters:

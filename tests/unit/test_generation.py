@@ -20,17 +20,10 @@ from models.generation import (
 from models.transformer import Transformer
 from seedbed.errors import UsageError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GREEDY = SamplingOptions(temperature=0)
 every_part = pytest.mark.parametrize("part", PARTS)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tiny products are not worth a second thread; a test that wants two says so."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def mixed_requests(count: int) -> list[Request]:

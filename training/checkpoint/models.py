@@ -49,7 +49,10 @@ def model_config_of(path: Path) -> AnyModelConfig:
 
 def config_of(path: Path) -> Config:
     """That of a run's newest step, or of a given step."""
-    checkpoint = Checkpoint.open(resolve(path))
+    return _config(Checkpoint.open(resolve(path)))
+
+
+def _config(checkpoint: Checkpoint) -> Config:
     text = checkpoint.read_file("config.toml").decode()
     return make_config(parse_toml(text, "config.toml"), str(checkpoint.path / "config.toml"))
 
@@ -61,8 +64,7 @@ def load_model(path: Path, *, ema: bool = False) -> LoadedModel:
     the step is damaged or its tensors are not those of its configuration.
     """
     checkpoint = Checkpoint.open(resolve(path))
-    text = checkpoint.read_file("config.toml").decode()
-    config = make_config(parse_toml(text, "config.toml"), str(checkpoint.path / "config.toml"))
+    config = _config(checkpoint)
     tokenizer_path = find_tokenizer(checkpoint.path)
     checkpoint.read_file(tokenizer_path.name)
     shapes = parameter_shapes(config.model)

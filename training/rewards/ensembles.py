@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from seedbed.errors import UsageError, nearest
+from seedbed.errors import UsageError, did_you_mean
 
 How = Literal["mean", "worst", "penalised"]
 HOW: tuple[str, ...] = get_args(How)
@@ -21,10 +21,9 @@ HOW: tuple[str, ...] = get_args(How)
 def combine(rewards_MN: NDArray[np.float64], how: str = "mean", penalty: float = 0.5) -> NDArray[np.float64]:
     """[N]; the variance is that of the members as they are, divided by M. UsageError for an unknown `how`."""
     if how not in HOW:
-        guess = nearest(how, HOW)
         raise UsageError(
             f"rewards cannot be combined by {how!r}",
-            f"did you mean {guess!r}?" if guess else f"the ways are {', '.join(HOW)}",
+            did_you_mean(how, HOW, f"the ways are {', '.join(HOW)}", "'{}'"),
         )
     if how == "worst":
         return rewards_MN.min(axis=0)

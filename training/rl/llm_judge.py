@@ -6,7 +6,6 @@ was asked is kept in a cache, by all that the answer depends on. An endpoint tha
 nonsense is asked again, with pauses that double; after that the pair has a failure, and no verdict.
 """
 
-import difflib
 import http.client
 import json
 import os
@@ -23,7 +22,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from seedbed.errors import UsageError
+from seedbed.errors import UsageError, did_you_mean
 from seedbed.files import append_line, digest_of, read_lines
 from seedbed.statistics import share_interval
 from training.rl.outcomes import Failure
@@ -87,9 +86,10 @@ def judge_config(path: Path) -> JudgeConfig:
     names = [one.name for one in fields(JudgeConfig)]
     for key, value in table.items():
         if key not in names:
-            near = difflib.get_close_matches(key, names, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
-            raise UsageError(f"{path}: a judge has no setting {key!r}", hint)
+            raise UsageError(
+                f"{path}: a judge has no setting {key!r}",
+                did_you_mean(key, names, f"there are {', '.join(names)}", "'{}'"),
+            )
         if not isinstance(value, types.get(key, (str,))) or isinstance(value, bool):
             raise UsageError(f"{path}: {key} = {value!r} is of another type", "give text, or a number")
     for key in ("url", "model"):
