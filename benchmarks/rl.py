@@ -10,6 +10,8 @@ side's defaults. TRL stands in an environment of its own: `make peers` makes it 
 $SEEDBED_RL_PEERS may name the Python of another. Without it nothing is compared.
 `ppo_demo`: gold before and after, and what is forgotten of the text of the pretraining, with PPO-ptx and
 without; five seeds, some 40 minutes, less with $SEEDBED_CHAIN.
+`arithmetic`: sums by GRPO, five seeds. `reasoning`: the pipeline r1-demo. `cartpole`: REINFORCE and PPO on
+Gymnasium's CartPole-v1, five seeds of each.
 `overoptimisation`: gold while policies are optimised against one reward model or four, and what the watch
 says of it; some 40 minutes, less with $SEEDBED_CHAIN. Its protocol is in rl_bench/overoptimisation.py.
 """
@@ -17,7 +19,9 @@ says of it; some 40 minutes, less with $SEEDBED_CHAIN. Its protocol is in rl_ben
 import sys
 from pathlib import Path
 
-SECTIONS = ("randomwalks", "iteration", "ppo_demo", "overoptimisation")
+SECTIONS = (
+    "randomwalks", "iteration", "ppo_demo", "overoptimisation", "arithmetic", "reasoning", "cartpole",
+)  # fmt: skip
 
 if __name__ == "__main__":
     # Last, since this folder holds files with the names of packages.

@@ -102,6 +102,12 @@ class ExternalLauncher(LocalLauncher):
                 f"the workers have ended, and {self.place.launcher} is who starts them again",
                 "torchrun --max-restarts=N, or srun again with the same command",
             )
+        if num_ranks != self.place.num_ranks:
+            raise UsageError(
+                f"{self.place.launcher} started {self.place.num_ranks} processes, which all train, and "
+                f"rl.scoring_workers asks for {num_ranks - self.place.num_ranks} more",
+                "set rl.scoring_workers = 0, or start the run without it, or on a Ray cluster",
+            )
         return num_ranks
 
     def start(self, spec: WorkerSpec) -> Worker:

@@ -33,7 +33,7 @@ class Ask:
 
     address: str | None = None
     workers: str = ""
-    """`3`, or `1:3` for an elastic run; empty for the recipe's engine.num_ranks."""
+    """Ranks: `3`, or `1:3` for an elastic run; empty for the recipe's engine.num_ranks."""
     cpus: float = 1.0
     gpus: float = 0.0
     strategy: str = "pack"
@@ -147,6 +147,7 @@ def place(config: Config, ask_: Ask) -> Placement:
             if isinstance(problem, ConfigError)
             else ConfigError(f"--workers {ask_.workers}: {problem}")
         )
+    sizes = [size + config.rl.scoring_workers for size in sizes]
     return Placement(sizes, ask_.cpus, ask_.gpus, ask_.strategy)
 
 

@@ -118,7 +118,7 @@ def test_a_recipe_trains(name, corpus, examples, tmp_path, monkeypatch):
     init_from = None
     objective = load_config(name).objective.name
     if objective in WITH_REFERENCE or objective in ALGORITHMS:
-        before = "randomwalks-sft" if "randomwalks" in name else "sft-demo"
+        before = {"randomwalks": "randomwalks-sft", "grpo-arithmetic": "arithmetic-sft"}.get(name, "sft-demo")
         first, _ = start(before, shrunken(before, corpus, examples), tmp_path / "first")
         train(first, tmp_path / "first.rendezvous")
         init_from = first.path

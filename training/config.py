@@ -57,6 +57,11 @@ class Config(Section):
     eval: EvalConfig = EvalConfig()
     tracking: TrackingConfig = TrackingConfig()
 
+    @property
+    def num_workers(self) -> int:
+        """Processes: the ranks that train, and those beside them that only score."""
+        return self.engine.num_ranks + self.rl.scoring_workers
+
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
         if self.engine.traits.is_zero and self.tracking.layer_norms:

@@ -246,9 +246,10 @@ def resolve_hardware(config: Config) -> Config:
         import torch
 
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if found < config.engine.num_ranks:
+        if found < config.num_workers:
+            beside = f" and rl.scoring_workers = {n}" if (n := config.rl.scoring_workers) else ""
             raise ConfigError(
-                f"engine.device = 'cuda' with engine.num_ranks = {config.engine.num_ranks}: "
+                f"engine.device = 'cuda' with engine.num_ranks = {config.engine.num_ranks}{beside}: "
                 f"this machine has {found} GPU(s)",
                 f"set engine.num_ranks to at most {found}" if found else "set engine.device to 'cpu'",
             )

@@ -84,7 +84,7 @@ def _on(
     config: Config, machines: Machines, total_bytes: int, price: float | None, mttf_h: float | None
 ) -> dict[str, Any]:
     """What depends on the devices: speed, time, price, saves, and whether memory suffices."""
-    device, ranks = machines.device, config.engine.num_ranks
+    device, ranks, workers = machines.device, config.engine.num_ranks, config.num_workers
     step = step_time(config, device, machines.per_node)
     flops = flops_per_token(config.model)
     each = config.batch.tokens_per_step / step.total_s / ranks
@@ -93,8 +93,8 @@ def _on(
     return {
         "machines": {
             "name": device.name,
-            "devices": ranks,
-            "nodes": -(-ranks // machines.per_node),
+            "devices": workers,
+            "nodes": -(-workers // machines.per_node),
             "peak_flops": peak,
             **{
                 name: getattr(device, name)
@@ -113,8 +113,8 @@ def _on(
         "mfu_full": each * flops.full / peak,
         "mfu_causal": each * flops.causal / peak,
         "hours": hours,
-        "device_hours": hours * ranks,
-        "price": None if price is None else hours * ranks * price,
+        "device_hours": hours * workers,
+        "price": None if price is None else hours * workers * price,
         "predicted": {"tokens_per_s": each * ranks, "hours": hours},
         "saves": _saves(config, machines, step.total_s, hours, mttf_h),
     }

@@ -80,11 +80,8 @@ def process_group(rank: int, num_ranks: int, device_type: str, rendezvous: Path,
     Rank 0 opens a store on a port that the kernel chooses and publishes it in the file
     `rendezvous`, so that no port is guessed.
     """
-    local_rank = int(os.environ.get("SEEDBED_LOCAL_RANK", rank))
-    device = torch.device(device_type, local_rank) if device_type == "cuda" else torch.device(device_type)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    store = _store(rank, num_ranks, rendezvous, timedelta(seconds=RENDEZVOUS_TIMEOUT_S))
+    device = own_device(rank, device_type)
+    store = meeting_place(rank, num_ranks, rendezvous)
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
         store=store,
@@ -92,13 +89,24 @@ def process_group(rank: int, num_ranks: int, device_type: str, rendezvous: Path,
         world_size=num_ranks,
         timeout=timedelta(seconds=timeout_s),
     )
-    yield Group(rank, num_ranks, device)
+    yield Group(rank, num_ranks, device, store)
     # After a failure the worker ends at once instead: to leave in an orderly way would first tear the
     # connections down, and a fellow's complaint about that could be heard before the cause.
     dist.destroy_process_group()
 
 
-def _store(rank: int, num_ranks: int, rendezvous: Path, timeout: timedelta) -> dist.Store:
+def own_device(rank: int, device_type: str) -> torch.device:
+    """The device of the worker number `rank`, which is the process's from now on."""
+    if device_type != "cuda":
+        return torch.device(device_type)
+    device = torch.device(device_type, int(os.environ.get("SEEDBED_LOCAL_RANK", rank)))
+    torch.cuda.set_device(device)
+    return device
+
+
+def meeting_place(rank: int, num_ranks: int, rendezvous: Path) -> dist.Store:
+    """The attempt's store, of which rank 0 tells in the file `rendezvous`."""
+    timeout = timedelta(seconds=RENDEZVOUS_TIMEOUT_S)
     if rank == 0:
         host = os.environ.get("SEEDBED_HOST", "127.0.0.1")
         # On this address alone: whoever reaches the store could take part in the run.

@@ -66,7 +66,7 @@ class Ended(NamedTuple):
 
 
 class Supervisor:
-    """Runs `engine.num_ranks` workers until the run is finished, stopped or given up."""
+    """Runs the workers of a run until the run is finished, stopped or given up."""
 
     def __init__(self, run: RunDirectory, lock: IO[str], launcher: Launcher | None = None) -> None:
         self.run, self.lock = run, lock
@@ -173,8 +173,9 @@ class Supervisor:
     def _make_room(self) -> None:
         """Have the launcher ready for an attempt; on another number of ranks, if it says so."""
         self._is_growing, before = False, self.config.engine.num_ranks
-        num_ranks = self.launcher.make_room(before, self._is_given_up)
-        if not num_ranks:
+        num_beside = self.config.num_workers - before
+        num_ranks = self.launcher.make_room(self.config.num_workers, self._is_given_up) - num_beside
+        if num_ranks <= 0:
             raise self._stopped()
         if num_ranks != before:
             self.config = resized(self.run, self.config, num_ranks)
@@ -241,7 +242,7 @@ class Supervisor:
             path.unlink(missing_ok=True)
         rendezvous = self.run.path / f"rendezvous-{attempt}.json"
         self._workers = []
-        for rank in range(self.config.engine.num_ranks):
+        for rank in range(self.config.num_workers):
             self._workers.append(self.launcher.start(self._spec(rank, attempt, rendezvous)))
         stopping: Stopping | None = None
         watch = HangWatch(self.run, self.config.timeouts, len(self._workers))

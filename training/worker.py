@@ -23,6 +23,7 @@ from training.processes import (
     stop_when_parent_dies,
 )
 from training.recorder import beat
+from training.rl.roles import serve
 from training.run_directory import RunDirectory
 from training.trainer import Trainer
 
@@ -40,6 +41,9 @@ def main() -> int:
         config = run.config()
         torch.set_num_threads(threads_per_rank(config.engine))
         engine, timeout_s = config.engine, config.timeouts.collective_s
+        if options.rank >= engine.num_ranks:
+            serve(run, options.rank, options.attempt, rendezvous)
+            return 0
         with process_group(options.rank, engine.num_ranks, engine.device, rendezvous, timeout_s) as group:
             fit(Trainer(run, group, options.attempt, stop))
     except Preempted as stopped:

@@ -90,6 +90,12 @@ def judge(
     combine: Annotated[
         str, typer.Option(help="Of an ensemble: mean, worst, or penalised (mean less variance).")
     ] = "mean",
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--rule", help="Judge by a rule: accuracy, format, parses or python. Repeatable: their sum."
+        ),
+    ] = None,
     by: Annotated[
         Path | None,
         typer.Option(
@@ -99,7 +105,8 @@ def judge(
     seed: Annotated[int, typer.Option(help="Answers are a function of it.")] = 0,
     json: Json = False,
 ) -> None:
-    """Sample answers of a run, and have a checker of Python, reward models or a language model prefer some.
+    """Sample answers of a run, and have a checker of Python, rules, reward models or a language model prefer
+    some.
 
     The prompts must be of examples with the plain template, as sft-demo's are. The rows are to be trained on:
     --as best is best-of-n, and with --at-least rejection sampling.
@@ -111,20 +118,24 @@ def judge(
         out,
         Sampling(split, prompts, answers, temperature, seed, data),
         form=form,
-        judge=_judge(reward or [], combine, by, out),
+        judge=_judge(reward or [], combine, rule or [], by, out),
         at_least=at_least,
     )
     emit(value, json=json, render=_judged)
 
 
-def _judge(reward: list[Path], combine: str, by: Path | None, out: Path) -> "Judge | None":
-    """Reward models, a language model whose verdicts stay beside `out`, or none: the checker of Python."""
-    from training.rewards.judges import LanguageModel, RewardModels
+def _judge(reward: list[Path], combine: str, rule: list[str], by: Path | None, out: Path) -> "Judge | None":
+    """Rules, reward models, a language model whose verdicts stay beside `out`, or none: the checker of
+    Python."""
+    from training.rewards.judges import LanguageModel, RewardModels, Rules
     from training.rewards.scoring import RewardScorer
     from training.rl.llm_judge import LlmJudge, judge_config
 
-    if reward and by:
-        raise UsageError("--reward and --judge both say who judges", "give one of them")
+    given = [name for name, value in (("--rule", rule), ("--reward", reward), ("--judge", by)) if value]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} each say who judges", "give one of them")
+    if rule:
+        return Rules(rule)
     if by:
         return LanguageModel(LlmJudge(judge_config(by), out.with_name(f"{out.name}.verdicts")))
     return RewardModels(RewardScorer(reward, how=combine)) if reward else None
@@ -153,6 +164,9 @@ def _judged(value: dict[str, Any]) -> str:
             lines.append(
                 f"agrees with the checker of Python: {value['agreement']:.3f} [{low:.3f}, {high:.3f}]"
             )
+    elif "rules" in value:
+        shares = ", ".join(f"{name} {share:.3f}" for name, share in value["rules"].items())
+        lines.append(f"{value['judged']:,} answers that ended: {shares}")
     else:
         lines.append(
             f"{value['judged']:,} answers that ended: reward {value['score']:.3f}, deviation "
@@ -163,7 +177,7 @@ def _judged(value: dict[str, Any]) -> str:
 
 @command
 def exercise(
-    name: Annotated[str, typer.Argument(help="randomwalks or arithmetic.")],
+    name: Annotated[str, typer.Argument(help="randomwalks, arithmetic or reasoning.")],
     out: Annotated[Path, typer.Option("--out", help="A new folder.")] = Path("exercise"),
     seed: Annotated[int, typer.Option(help="Rows are a function of it.")] = 0,
     json: Json = False,

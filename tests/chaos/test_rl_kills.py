@@ -83,3 +83,16 @@ def test_a_run_that_was_killed_goes_on_with_another_number_of_ranks(
     finish(begun, code=4)
     finish(start(run, [], resume=True, engine__num_ranks=1))
     assert state_hash(run) == undisturbed
+
+
+@pytest.mark.chaos
+def test_a_scoring_worker_that_is_killed_is_replaced(prepared, tmp_path, undisturbed):
+    """With the ranks that it scored for, from their last step."""
+    run = tmp_path / "run"
+    call = "training.rl.sources:Function.rewards"
+    faults = [{"kind": "call", "rank": 1, "call": call, "number": 2, "when": "before"}]
+    apart = {"engine__num_ranks": 1, "rl__scoring_workers": 1}
+    finish(start(run, faults, recipe=(recipe(prepared), prepared.policy), **apart))
+    died = [event for event in read_events(run) if event["kind"] == "worker_died"]
+    assert [event["rank"] for event in died] == [1]
+    assert state_hash(run) == undisturbed

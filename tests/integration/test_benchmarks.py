@@ -42,7 +42,9 @@ def test_the_benchmark_of_plans(tmp_path, section):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("section", ["randomwalks", "iteration", "ppo_demo", "overoptimisation"])
+@pytest.mark.parametrize(
+    "section", ["randomwalks", "iteration", "ppo_demo", "overoptimisation", "arithmetic", "reasoning"]
+)
 def test_the_benchmark_of_rewards(tmp_path, section):
     """A graph's walks for a few steps, one iteration of a small model, and a study of a few iterations."""
     found = run(tmp_path, "rl.py", "--quick", "--only", section, timeout_s=600)[section]
@@ -51,6 +53,11 @@ def test_the_benchmark_of_rewards(tmp_path, section):
     elif section == "ppo_demo":
         assert len(found["ptx"]["gold"]) == len(found["before"]["gold"]) == 2
         assert found["ppo"]["gain"][1] <= found["ppo"]["gain"][0] <= found["ppo"]["gain"][2]
+    elif section == "arithmetic":
+        assert 0 <= found["seeds"][0]["after"] <= 1
+    elif section == "reasoning":
+        assert list(found["stages"]) == ["cold-start", "rl", "sft", "rl-again"]
+        assert all(0 <= share <= 1 for stage in found["stages"].values() for share in stage.values())
     elif section == "overoptimisation":
         assert set(found["conditions"]) == {"single", "worst", "penalised", "healthy"}
         apart = {name: one["by_iteration"]["disagreement"] for name, one in found["conditions"].items()}

@@ -1,6 +1,5 @@
 """Policies that learn from rewards of their own answers: real runs of small models."""
 
-import functools
 import json
 import math
 from pathlib import Path
@@ -13,7 +12,7 @@ from data.build import build_dataset
 from data.config import DataConfig
 from data.shards import Dataset
 from evals.report.page import write_report
-from seedbed.errors import ConfigError, TrainingError, UsageError
+from seedbed.errors import ConfigError, TrainingError
 from tests.llm_endpoint import endpoint_of, longer
 from tests.one_rank import train
 from training.checkpoint.layout import list_steps, step_dir
@@ -400,40 +399,3 @@ def test_a_branch_goes_on_only_from_the_state_that_its_method_needs(prepared, tm
         with pytest.raises(ConfigError, match=change.split("=")[0].replace(".", r"\.")):
             fork(run / "checkpoints" / "step-3", tmp_path / "cut", [change])
     assert not (tmp_path / "other").exists()
-
-
-ACCURATE = 'rl.rewards=["accuracy"]'
-
-
-@pytest.mark.parametrize(
-    ("objective", "settings", "words"),
-    [
-        ("grpo", [], "needs rewards"),
-        ("grpo", ['rl.rewards=["acuracy"]'], '"acuracy" is none; there are accuracy'),
-        ("grpo", ['rl.rewards=["lost.py:f"]'], r"there is no file .*lost\.py"),
-        ("grpo", ['rl.rewards=["judge:lost.toml"]'], r"lost\.toml cannot be read"),
-        ("grpo", [ACCURATE, "rl.ptx=1"], "rl.ptx and rl.ptx_data go together"),
-        ("grpo", [ACCURATE, "rl.ptx=1", "rl.ptx_data={data}"], "holds examples"),
-        ("grpo", [ACCURATE, "rl.answers=1"], "compares answers to one prompt"),
-        ("grpo", [ACCURATE, "rl.prompts=3"], "12 answers, and a step 8"),
-        ("grpo", [ACCURATE, "rl.max_new_tokens=32"], "none of the .* leaves room"),
-        ("grpo", [ACCURATE, "rl.kl_estimator=k1"], "k1 has no gradient in a loss"),
-        ("grpo", [ACCURATE, "model.dropout=0.1"], "makes the policy that learns another"),
-        ("grpo", [ACCURATE, "engine.precision=fp16"], 'is not for engine.precision = "fp16"'),
-        ("ppo", ['rl.rewards=["model:{policy}"]'], "is no reward model"),
-        ("ppo", [ACCURATE, "rl.critic={policy}"], "is no reward model"),
-        ("ppo", [ACCURATE, "rl.dual_clip=0.5"], "is not above 1"),
-        ("ppo", [ACCURATE, "rl.over_optimised=stop"], "needs rl.gold"),
-        ("ppo", [ACCURATE, "rl.kl=0", "rl.kl_target=1"], "needs an rl.kl above 0"),
-        ("grpo", [ACCURATE, "rl.critic_warmup=2"], "rl.critic_warmup = 2 does nothing for grpo"),
-        ("rloo", [ACCURATE, "rl.baseline=false"], "rl.baseline = False does nothing for rloo"),
-        ("sft", [], "rl.prompts = 4 does nothing for the objective sft"),
-    ],
-)
-def test_what_cannot_be_is_refused_before_anything_is_made(prepared, tmp_path, objective, settings, words):
-    recipe = prepared.recipe(objective, 4)
-    paths = {"{policy}": str(prepared.policy), "{data}": str(prepared.data)}
-    sets = [functools.reduce(lambda text, one: text.replace(*one), paths.items(), word) for word in settings]
-    with pytest.raises((ConfigError, UsageError), match=words):
-        start(str(recipe), sets, tmp_path / "run", prepared.policy)
-    assert not (tmp_path / "run" / "config.toml").exists()

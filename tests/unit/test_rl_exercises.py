@@ -7,6 +7,7 @@ import pytest
 
 from seedbed.errors import UsageError
 from training.rl.exercises import EXERCISES, write
+from training.rl.exercises.cartpole import METHODS, outcome
 from training.rl.exercises.randomwalks import (
     GOAL,
     LONGEST,
@@ -17,7 +18,8 @@ from training.rl.exercises.randomwalks import (
     shortest,
     tasks,
 )
-from training.rl.rules import accuracy
+from training.rl.exercises.reasoning import thought_through
+from training.rl.rules import accuracy, format_of, within_tags
 
 
 def test_shortest_paths_are_those_of_a_search():
@@ -58,6 +60,31 @@ def test_sums_are_right():
     for row in rows[:50]:
         left, right = row["prompt"].removesuffix(" =").replace(" ", "").split("+")
         assert accuracy(row["response"].replace(" ", ""), str(int(left) + int(right))) == 1
+
+
+def test_thoughts_lead_to_the_answer():
+    """Else a cold start would teach to think wrongly."""
+    rows = list(EXERCISES["reasoning"][0](3))
+    assert rows[0].keys() == {"prompt", "response"}
+    assert thought_through(47, 38) == " <think> 7 + 8 = 1 5 , 4 + 3 + 1 = 8</think><answer> 8 5</answer>"
+    assert thought_through(0, 0) == " <think> 0 + 0 = 0</think><answer> 0</answer>"
+    for row in rows[:100]:
+        left, right = row["prompt"].removesuffix(" =").replace(" ", "").split("+")
+        assert format_of(row["response"]) == 1
+        assert within_tags(row["response"], "answer").replace(" ", "") == str(int(left) + int(right))
+        for column in within_tags(row["response"], "think").replace(" ", "").split(","):
+            terms, total = column.split("=")
+            assert sum(map(int, terms.split("+"))) == int(total)
+    task = next(EXERCISES["reasoning"][1](3))
+    assert accuracy(f" <think> 1</think><answer>{task['response']}</answer>", task["response"]) == 1
+    assert accuracy(f" <think>{task['response']}</think><answer> 1</answer>", task["response"]) == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_policy_gradients_of_answers_balance_a_pole(method):
+    """A sign that is wrong, or credit that goes to the wrong step, would be seen here in seconds."""
+    found = outcome(method, seed=0, iterations=25)
+    assert found["after"] > 3 * found["curve"][0], found
 
 
 @pytest.mark.parametrize("name", EXERCISES)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from training.config import Config
@@ -22,6 +23,8 @@ class Group:
     rank: int
     num_ranks: int
     device: torch.device
+    store: dist.Store | None = None
+    """Where whoever belongs to the attempt can leave word for others."""
 
 
 class Shard(NamedTuple):

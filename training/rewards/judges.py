@@ -1,4 +1,4 @@
-"""Who says how good an answer is: a checker of Python, reward models, or a language model."""
+"""Who says how good an answer is: a checker of Python, rules, reward models, or a language model."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -8,10 +8,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from seedbed.errors import UsageError, did_you_mean
 from training.rewards.python_checker import Verdict, check
 from training.rewards.scoring import RewardScorer
 from training.rl.llm_judge import Choice, LlmJudge, Pair, agreement
 from training.rl.llm_judge import Verdict as Preference
+from training.rl.rollouts import Rollout
+from training.rl.sources import RULES, Judged
 
 
 class Answer(NamedTuple):
@@ -55,6 +58,38 @@ class PythonChecker:
             "right_length": sum(verdict.right_length for verdict in self._verdicts) / count,
             "score": sum(verdict.score for verdict in self._verdicts) / count,
         }
+
+
+class Rules:
+    """The sum of rules, by the names that `rl.rewards` has for them."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """UsageError for one that there is not."""
+        for name in names:
+            if name not in RULES:
+                remedy = did_you_mean(name, RULES, f"there are {', '.join(RULES)}", "'{}'")
+                raise UsageError(f"there is no rule '{name}'", remedy)
+        self._values: dict[str, list[float]] = {name: [] for name in names}
+
+    def scores(self, answers: Sequence[Answer]) -> list[float]:
+        judged = [
+            Judged(
+                Rollout(0, (), tuple(one.tokens.tolist()), (), "", one.ended),
+                one.text,
+                one.prompt,
+                one.written,
+            )
+            for one in answers
+        ]
+        columns = {name: [RULES[name](one) for one in judged] for name in self._values}
+        for name, column in columns.items():
+            self._values[name] += column
+        return [sum(values) for values in zip(*columns.values(), strict=True)]
+
+    def summary(self) -> dict[str, Any]:
+        judged = len(next(iter(self._values.values())))
+        rules = {name: sum(values) / max(1, judged) for name, values in self._values.items()}
+        return {"judged": judged, "rules": rules, "score": sum(rules.values())}
 
 
 class RewardModels:

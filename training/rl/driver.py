@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from seedbed.errors import TrainingError
-from training.checkpoint.models import load_model
 from training.checkpoint.reader import Checkpoint
 from training.engines.base import Shard
 from training.rl.asking import Asking
@@ -37,17 +36,17 @@ from training.rl.invariants import (
     check_generator,
     check_reference,
 )
-from training.rl.judging import Judge
 from training.rl.kl import ESTIMATORS, KlController
 from training.rl.losses import importance
 from training.rl.objectives import RolloutObjective, token_log_probs
 from training.rl.pretraining import answers_of
 from training.rl.record import IterationRecord
+from training.rl.roles import roles_of
 from training.rl.rollouts import Rollout, RolloutTensors, keep_newest, tensors_of
 from training.rl.scores import RewardMoments
 from training.rl.settings import ALGORITHMS
 from training.rl.weights import Clock, same_on_all_ranks
-from training.rl.workers import Policy, Reference
+from training.rl.workers import Policy
 from training.state import TrainState
 from training.tasks.rollouts import RolloutTask
 
@@ -71,26 +70,17 @@ class Reinforcement:
         assert isinstance(trainer.train_data, RolloutStream)
         self.objective, self.stream = trainer.objective, trainer.train_data
         self.settings, self.algorithm = self.config.rl, ALGORITHMS[self.config.objective.name]
-        group = trainer.group
         self.policy = Policy(trainer.engine, self.config, self.settings.temperature)
-        self.reference = self._reference()
-        self.critic = CriticTrainer(trainer) if self.algorithm.has_critic else None
         verdicts = trainer.run.path / "judge"
-        self.judge = Judge(self.settings, group, verdicts)
+        roles = roles_of(self.config, trainer.group, verdicts, trainer.recorder.still)
+        self.reference, self.judge, self.gold, self._line = roles
+        self.critic = CriticTrainer(trainer) if self.algorithm.has_critic else None
         self.asking = Asking(self.config, trainer.task, self.policy, self.judge, trainer.recorder)
-        gold = self.settings.model_copy(update={"rewards": self.settings.gold, "weights": ()})
-        self.gold = Judge(gold, group, verdicts) if gold.rewards else None
         self.record = IterationRecord(self.settings, trainer.recorder, self.gold)
         self.kl = KlController(self.settings.kl, self.settings.kl_target or None, self.settings.kl_horizon)
         self.moments = RewardMoments()
         self.bands = replace(Bands.of(self.config.engine.precision), kl=self.settings.max_kl or math.inf)
         self._is_first, self._iteration = True, 0
-
-    def _reference(self) -> Reference | None:
-        if not self.settings.reference:
-            return None
-        model = load_model(Path(self.settings.reference)).decoder()
-        return Reference(model, self.trainer.group, self.config, self.settings.temperature)
 
     def before(self, state: TrainState) -> None:
         """Have answers to learn from at the data position of `state`, which may move to where there are."""
@@ -308,3 +298,5 @@ class Reinforcement:
         self.asking.ahead.close()
         for judge in filter(None, (self.judge, self.gold)):
             judge.close()
+        if self._line and self.trainer.group.rank == 0:
+            self._line.close()

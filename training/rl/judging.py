@@ -4,20 +4,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.engines import Group
+from training.rl.elsewhere import Elsewhere
 from training.rl.outcomes import Reward, together
-from training.rl.settings import RlConfig
-from training.rl.sources import Judged, Models, part_of, sources
+from training.rl.settings import MODEL, RlConfig
+from training.rl.sources import Judged, part_of, sources
 from training.rl.workers import BLOCK, Worker, shared_out
 
 
 class Judge(Worker):
     """All rewards of a run; `close` ends the processes of functions."""
 
-    def __init__(self, settings: RlConfig, group: Group, folder: Path) -> None:
+    def __init__(
+        self, settings: RlConfig, group: Group, folder: Path, elsewhere: Elsewhere | None = None
+    ) -> None:
         """`folder` is where verdicts of language models stay."""
-        super().__init__(group, BLOCK)
+        super().__init__(group, BLOCK, elsewhere)
         self.settings = settings
-        self._sources = sources(settings, str(group.device), folder, group.rank)
+        self._sources = [] if elsewhere else sources(settings, str(group.device), folder, group.rank)
         weights = settings.weights or (1.0,) * len(settings.rewards)
         self._weights = {
             part_of(name): weight for name, weight in zip(settings.rewards, weights, strict=True)
@@ -40,8 +43,9 @@ class Judge(Worker):
 
     def _asked(self, judged: Sequence[Judged]) -> list[Reward]:
         # Of a model, numbers depend on the block that they are computed in; nothing else does.
-        has_models = any(isinstance(source, Models) for source in self._sources)
-        self.block = BLOCK if has_models else -(-len(judged) // self.group.num_ranks)
+        has_models = any(name.startswith(MODEL) for name in self.settings.rewards)
+        workers = len(self.elsewhere.ranks) if self.elsewhere else self.group.num_ranks
+        self.block = BLOCK if has_models else -(-len(judged) // workers)
         return self._of_block(judged)
 
     @shared_out

@@ -19,7 +19,11 @@ def number_in(text: str) -> float | None:
 
 
 def accuracy(answer: str, expected: str, *, tolerance: float = 1e-6) -> float:
-    """1 when the answer is the expected text, or the number that it ends with is the expected number."""
+    """1 when the answer is the expected text, or the number that it ends with is the expected number.
+
+    Where there is a block <answer>...</answer>, only that counts.
+    """
+    answer, expected = (within_tags(text, "answer") or text for text in (answer, expected))
     if answer.strip() == expected.strip():
         return 1.0
     wanted = number_in(expected) if _NUMBER.fullmatch(expected.strip()) else None

@@ -152,6 +152,9 @@ class RlConfig(Section):
     importance: float = Field(2.0, ge=0)
     """Largest weight of a token that the generator, by its arithmetic or its age, made less likely than the
     trainer; 0: all weigh 1."""
+    scoring_workers: int = Field(0, ge=0, le=1024, json_schema_extra=PLACEMENT)
+    """Workers beside the ranks that hold the reference and whatever rewards come from, on machines of their
+    own where a cluster has them; 0: every rank holds them."""
     keep_rollouts: int = Field(8, ge=0, json_schema_extra=PLACEMENT)
     """Files of answers that stay in the run directory, one an iteration."""
 

@@ -1,9 +1,10 @@
 """Who does what in an iteration: roles, each a group of workers, one on every rank.
 
 How a method's work is dealt out is said where it is defined. `@shared_out` cuts what it is given into blocks
-of a fixed size, gives block i to rank i mod W, and puts the results together in order on every rank: they do
-not depend on how many ranks there are. `@together` is called by all ranks at once, with the same.
-On which processes ranks run, in this one, in others or on a cluster, is the launcher's affair.
+of a fixed size, gives block i to rank i mod W, or, of a role that is elsewhere, to a worker there, and puts
+the results together in order on every rank: they do not depend on how many ranks there are. `@together` is
+called by all ranks at once, with the same. On which processes ranks run, in this one, in others or on a
+cluster, is the launcher's affair.
 """
 
 import functools
@@ -21,6 +22,7 @@ from models.lora import merged
 from models.transformer import Transformer
 from training.config import Config
 from training.engines import Engine, Group
+from training.rl.elsewhere import Elsewhere
 from training.rl.invariants import Broken
 from training.rl.objectives import token_log_probs, token_values
 from training.rl.rollouts import Rollout, tensors_of
@@ -41,8 +43,9 @@ class Worker:
     is_collective = False
     """Whether all ranks have to call a method equally often: where a model is cut over them."""
 
-    def __init__(self, group: Group, block: int) -> None:
-        self.group, self.block = group, block
+    def __init__(self, group: Group, block: int, elsewhere: Elsewhere | None = None) -> None:
+        """With `elsewhere` the work is done there, and this rank needs nothing to do it with."""
+        self.group, self.block, self.elsewhere = group, block, elsewhere
 
 
 def shared_out(method: Method[T, R]) -> Method[T, R]:
@@ -50,14 +53,23 @@ def shared_out(method: Method[T, R]) -> Method[T, R]:
 
     @functools.wraps(method)
     def dealt(self: Worker, items: Sequence[T]) -> list[R]:
-        return brought_together(self, own_blocks(self, method, items))
+        if self.elsewhere is None:
+            return brought_together(self, own_blocks(self, method, items))
+        is_asking = self.group.rank == 0
+        found = self.elsewhere.ask(method.__name__, blocks_of(self, items)) if is_asking else {}
+        return brought_together(self, found)
 
     return dealt
 
 
+def blocks_of(self: Worker, items: Sequence[T]) -> list[Sequence[T]]:
+    """What is worked on at a time."""
+    return [items[first : first + self.block] for first in range(0, len(items), self.block)]
+
+
 def own_blocks(self: Worker, method: Method[T, R], items: Sequence[T]) -> dict[int, list[R]]:
     """What this rank does of the work: the results of its blocks, by number."""
-    blocks = [items[first : first + self.block] for first in range(0, len(items), self.block)]
+    blocks = blocks_of(self, items)
     ranks = self.group.num_ranks
     own: dict[int, list[R]] = {}
     for turn in range(-(-len(blocks) // ranks)):
@@ -162,9 +174,17 @@ class _Answers(Worker):
 class Reference(Worker):
     """The model that the policy is to stay near to; it does not learn."""
 
-    def __init__(self, model: Transformer, group: Group, config: Config, temperature: float) -> None:
-        super().__init__(group, config.batch.micro_batch_size)
-        self.model = model.to(group.device).eval().requires_grad_(False)
+    def __init__(
+        self,
+        model: Transformer | None,
+        group: Group,
+        config: Config,
+        temperature: float,
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
+        """The model may be missing where the role is elsewhere."""
+        super().__init__(group, config.batch.micro_batch_size, elsewhere)
+        self.model = model.to(group.device).eval().requires_grad_(False) if model else None
         self.temperature = temperature
         self._dtype = {"bf16": torch.bfloat16}.get(config.engine.precision)
 
@@ -172,6 +192,7 @@ class Reference(Worker):
     @torch.no_grad()
     def log_probs(self, rollouts: Sequence[Rollout]) -> list[Tensor]:
         """Of each answer's tokens."""
+        assert self.model is not None
         batch = tensors_of(rollouts, 0)
         device = self.group.device
         with torch.autocast(device.type, dtype=self._dtype, enabled=self._dtype is not None):

@@ -94,6 +94,8 @@ class RolloutTask(Task):
             if left_out
             else ""
         )
+        if beside := self.config.rl.scoring_workers:
+            told += f"; {beside} worker(s) beside the ranks hold the reference and the rewards"
         return [told]
 
     def sequence(self, number: int) -> int:

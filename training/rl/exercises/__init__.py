@@ -11,7 +11,7 @@ from typing import Any
 
 from seedbed.errors import UsageError
 from seedbed.files import write_atomic
-from training.rl.exercises import arithmetic, randomwalks
+from training.rl.exercises import arithmetic, randomwalks, reasoning
 
 Rows = Callable[[int], Iterator[dict[str, str]]]
 EXERCISES: dict[str, tuple[Rows, Rows, str]] = {
@@ -21,6 +21,7 @@ EXERCISES: dict[str, tuple[Rows, Rows, str]] = {
         "training.rl.exercises.randomwalks:optimality",
     ),
     "arithmetic": (arithmetic.examples, arithmetic.tasks, "accuracy"),
+    "reasoning": (reasoning.examples, reasoning.tasks, "accuracy, format"),
 }
 """Name -> (examples, tasks, what to reward answers by)."""
 

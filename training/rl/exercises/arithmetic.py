@@ -19,8 +19,9 @@ def tasks(seed: int = 0) -> Iterator[dict[str, str]]:
 def _sums(draw: random.Random, number: int) -> Iterator[dict[str, str]]:
     for _ in range(number):
         left, right = draw.randint(0, LARGEST), draw.randint(0, LARGEST)
-        yield {"prompt": f"{_digits(left)} +{_digits(right)} =", "response": _digits(left + right)}
+        yield {"prompt": f"{digits(left)} +{digits(right)} =", "response": digits(left + right)}
 
 
-def _digits(number: int) -> str:
+def digits(number: int) -> str:
+    """Each after a space."""
     return "".join(f" {digit}" for digit in str(number))

@@ -1,0 +1,167 @@
+"""Roles whose work is done by workers beside the ranks, asked through the store that an attempt meets at.
+
+Rank 0 asks, block by block, and has the answers; what is sent is JSON, in which numbers keep their bits. A
+scoring worker answers what it was asked in turn, and ends when it is told to, or when whoever asks is gone.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from seedbed.errors import SeedbedError
+from training.rl.outcomes import Reward
+from training.rl.rollouts import Rollout, rollout_of
+from training.rl.sources import Judged
+
+PART_BYTES = 1 << 22
+"""Of one value in the store, which takes no more than 8 MiB."""
+WAIT_S, LONGEST_WAIT_S = 0.001, 0.05
+END = "end"
+
+
+class Asked(NamedTuple):
+    """What a scoring worker is to do."""
+
+    role: str
+    method: str
+    items: list[Any]
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """For a role: who does its work, and how they are asked. Workers with the same `line` share it."""
+
+    role: str
+    line: "Line"
+
+    @property
+    def ranks(self) -> Sequence[int]:
+        return self.line.ranks
+
+    def ask(self, method: str, blocks: Sequence[Sequence[Any]]) -> dict[int, list[Any]]:
+        """What `method` makes of each block, by its number."""
+        return self.line.ask(self.role, method, blocks)
+
+
+class Line:
+    """Rank 0's end: numbers of what each worker was asked, and the way to it."""
+
+    def __init__(
+        self, store: dist.Store, ranks: Sequence[int], timeout_s: float, still: Callable[[], None]
+    ) -> None:
+        """`still` is called while answers are waited for."""
+        self.store, self.ranks, self.timeout_s, self._still = store, ranks, timeout_s, still
+        self._asked = dict.fromkeys(ranks, 0)
+
+    def ask(self, role: str, method: str, blocks: Sequence[Sequence[Any]]) -> dict[int, list[Any]]:
+        """SeedbedError when a worker does not answer."""
+        asked = [self._send(index, role, method, block) for index, block in enumerate(blocks)]
+        return {index: self._answer(*one) for index, one in enumerate(asked)}
+
+    def close(self) -> None:
+        """Have all workers end."""
+        for index in range(len(self.ranks)):
+            self._send(index, END, "", ())
+
+    def _send(self, index: int, role: str, method: str, items: Sequence[Any]) -> tuple[int, int]:
+        """(who is asked, the number of the question)"""
+        rank = self.ranks[index % len(self.ranks)]
+        number = self._asked[rank]
+        self._asked[rank] += 1
+        _put(self.store, _question(rank, number), {"role": role, "method": method, "items": _plain(items)})
+        return rank, number
+
+    def _answer(self, rank: int, number: int) -> list[Any]:
+        found = _taken(self.store, f"{_question(rank, number)}/answer", self._still, self.timeout_s)
+        if found is None:
+            raise SeedbedError(
+                f"worker {rank} (reference and rewards) has not answered for {self.timeout_s:g} s",
+                f"read logs/rank-{rank}.log of the run; rewards that take longer need timeouts.collective_s",
+            )
+        return [_made(row) for row in found]
+
+
+def questions(store: dist.Store, rank: int, still: Callable[[], None]) -> Any:
+    """What worker `rank` is asked, in turn; the answer to each is sent back by `answer`.
+
+    Ends when there will be no more. `still` is called while nothing is asked.
+    """
+    number = 0
+    while True:
+        try:
+            asked = _taken(store, _question(rank, number), still)
+        except RuntimeError:
+            # The store ended with rank 0, which says why.
+            return
+        assert asked is not None
+        if asked["role"] == END:
+            return
+        yield number, Asked(asked["role"], asked["method"], [_made(row) for row in asked["items"]])
+        number += 1
+
+
+def answer(store: dist.Store, rank: int, number: int, values: Sequence[Any]) -> None:
+    """To question `number`."""
+    _put(store, f"{_question(rank, number)}/answer", _plain(values))
+
+
+def _question(rank: int, number: int) -> str:
+    return f"scoring/{rank}/{number}"
+
+
+def _put(store: dist.Store, key: str, value: Any) -> None:
+    data = json.dumps(value).encode()
+    parts = range(0, len(data), PART_BYTES)
+    for number, first in enumerate(parts):
+        store.set(f"{key}/{number}", data[first : first + PART_BYTES])
+    # Last: who finds it finds them all.
+    store.set(key, str(len(parts)))
+
+
+def _taken(store: dist.Store, key: str, still: Callable[[], None], timeout_s: float | None = None) -> Any:
+    """What was put there, once it is; None when it was not in time."""
+    began, wait_s = time.monotonic(), WAIT_S
+    # To wait in the store would keep the other threads of this process from it.
+    while not store.check([key]):
+        if timeout_s is not None and time.monotonic() - began > timeout_s:
+            return None
+        still()
+        time.sleep(wait_s)
+        wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+    names = [f"{key}/{number}" for number in range(int(store.get(key)))]
+    value = json.loads(b"".join(store.get(name) for name in names))
+    for name in (key, *names):
+        store.delete_key(name)
+    return value
+
+
+def _plain(values: Sequence[Any]) -> list[dict[str, Any]]:
+    return [
+        {"numbers": value.tolist()} if isinstance(value, Tensor) else {type(value).__name__: _fields(value)}
+        for value in values
+    ]
+
+
+def _fields(value: Rollout | Judged | Reward) -> dict[str, Any]:
+    if isinstance(value, Judged):
+        return {**value._asdict(), "rollout": asdict(value.rollout)}
+    return asdict(value)
+
+
+def _made(row: dict[str, Any]) -> Any:
+    ((kind, value),) = row.items()
+    return _MAKERS[kind](value)
+
+
+_MAKERS: dict[str, Callable[[Any], Any]] = {
+    "numbers": lambda value: torch.tensor(value, dtype=torch.float32),
+    "Rollout": rollout_of,
+    "Reward": lambda value: Reward(**value),
+    "Judged": lambda value: Judged(**{**value, "rollout": rollout_of(value["rollout"])}),
+}
