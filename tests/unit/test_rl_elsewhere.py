@@ -18,7 +18,7 @@ ROLLOUT = Rollout(3, (1, 2), (5, 6), (-0.1, -1e-320), "abc", True)
 ITEMS = [
     ROLLOUT,
     ROLLOUT.with_reward(Reward({"accuracy": 1 / 3}, deviation=0.1)),
-    Judged(ROLLOUT, "an answer \ud83d\ude00 \u2028", "prompt", " response\n"),
+    Judged(ROLLOUT, "an answer \U0001f600 \u2028", "prompt", " response\n"),
     Reward(failure="timeout", detail="ten seconds"),
 ]
 
@@ -36,7 +36,7 @@ def served(store, rank, method):
             answer(store, rank, number, method(asked.items))
 
     seen = []
-    thread = threading.Thread(target=serve)
+    thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     return thread, seen
 
