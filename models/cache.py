@@ -53,6 +53,13 @@ class Cache:
             for _ in range(config.num_layers)
         ]
 
+    @property
+    def shares_calls(self) -> bool:
+        """Whether slots of one length may attend in one call without a bit of difference: no copy moves their
+        sums in memory, and no thread but one has them."""
+        is_aligned = all(K % ALIGNMENT == 0 for _, K in self.config.cached_per_token)
+        return is_aligned and not self.padded and torch.get_num_threads() == 1
+
     def extend(self, slots: Sequence[int], counts: Sequence[int]) -> "CacheView":
         """Make `slots` longer by `counts` tokens each; the view is what `model(tokens_1N, view)` fills."""
         past = [self.lengths[slot] for slot in slots]
@@ -113,6 +120,17 @@ class Segment(NamedTuple):
     """What they may see, as `attention_mask` has it."""
 
 
+class Group(NamedTuple):
+    """Slots of one length, each of which gets one token; places that lie side by side are slices."""
+
+    rows: Tensor | slice
+    """Where their tokens lie in the forward pass."""
+    slots: Tensor | slice
+    length: int
+    """Tokens of each, the new one too."""
+    mask: Tensor | None
+
+
 class CacheView:
     """Which slots the tokens of one forward pass belong to, and where in them they come."""
 
@@ -126,6 +144,10 @@ class CacheView:
         self.is_fresh = not any(past)
         """The new tokens are the first ones of their slots."""
         self.one_each = max(counts) == 1 < len(slots)
+        self.groups: list[Group] = []
+        """Those that attend at once; empty where each does alone."""
+        if self.one_each and cache.shares_calls:
+            self.groups = _groups(self.segments, device)
         self.slots_B = torch.tensor(slots, device=device)
         self.past_B = torch.tensor(past, device=device)
         positions = [torch.arange(start, start + count) for start, count in zip(past, counts, strict=True)]
@@ -164,6 +186,8 @@ class LayerView:
             value_MGSV = value_MGSV[..., :value_size]
         if self.view.mask_B1TS is not None:
             return self._attend_together(query_1HNK, key_MGSK, value_MGSV, scale)
+        if self.view.groups:
+            return self._attend_in_groups(query_1HNK, key_MGSK, value_MGSV, scale)
         mixed = []
         for slot, past, start, stop, mask in self.view.segments:
             first, end = 0, past + stop - start
@@ -184,6 +208,21 @@ class LayerView:
             mixed.append(attend(query, key, value, mask, scale))
         return torch.cat(mixed, dim=2) if len(mixed) > 1 else mixed[0]
 
+    def _attend_in_groups(
+        self, query_1HNK: Tensor, key_MGSK: Tensor, value_MGSV: Tensor, scale: float | None
+    ) -> Tensor:
+        """`attend`, of one token each, with one call for all slots of a length: each is computed as alone."""
+        view = self.view
+        query_NH1K = query_1HNK[0].transpose(0, 1).unsqueeze(2)
+        mixed_NH1V = query_NH1K.new_empty(*query_NH1K.shape[:3], value_MGSV.shape[-1])
+        for rows, slots, end, mask in view.groups:
+            first = 0
+            if 0 < view.window < end:
+                first, mask = end - view.window, None if mask is None else mask[..., -view.window :]
+            own_key, own_value = (b[slots, :, first:end] for b in (key_MGSK, value_MGSV))
+            mixed_NH1V[rows] = attend(query_NH1K[rows].contiguous(), own_key, own_value, mask, scale)
+        return mixed_NH1V.squeeze(2).transpose(0, 1)[None]
+
     def _attend_together(
         self, query_1HNK: Tensor, key_MGSK: Tensor, value_MGSV: Tensor, scale: float | None
     ) -> Tensor:
@@ -195,6 +234,29 @@ class LayerView:
         query_BH1K = query_1HNK[0].transpose(0, 1).unsqueeze(2)
         mixed_BH1V = attend(query_BH1K, key_MGSK[rows, :, :S], value_MGSV[rows, :, :S], view.mask_B1TS, scale)
         return mixed_BH1V.squeeze(2).transpose(0, 1)[None]
+
+
+def _groups(segments: list[Segment], device: torch.device) -> list[Group]:
+    """Of segments with one token each; none when no two slots are of one length."""
+    alike: dict[int, list[int]] = {}
+    for number, segment in enumerate(segments):
+        alike.setdefault(segment.past, []).append(number)
+    if len(alike) == len(segments):
+        return []
+    return [
+        Group(
+            _places(numbers, device),
+            _places([segments[number].slot for number in numbers], device),
+            past + 1,
+            segments[numbers[0]].mask,
+        )
+        for past, numbers in alike.items()
+    ]
+
+
+def _places(numbers: list[int], device: torch.device) -> Tensor | slice:
+    first, stop = numbers[0], numbers[0] + len(numbers)
+    return slice(first, stop) if numbers == list(range(first, stop)) else torch.tensor(numbers, device=device)
 
 
 def _up(number: int, multiple: int) -> int:

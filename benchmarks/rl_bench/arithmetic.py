@@ -50,6 +50,7 @@ def right(folder: Path, run: Path, data: str, rules: tuple[str, ...]) -> dict[st
     """By rule, the share of answers to held-out prompts that keep it; one that does not end keeps none."""
     asked = ["--data", data, "--split", "holdout", "--prompts", str(PROMPTS), "--answers", str(ANSWERS)]
     asked += [word for rule in rules for word in ("--rule", rule)]
+    asked += ["--max-new-tokens", "48"]
     out = ["--as", "best", "--temperature", "1", "--out", str(folder / f"{run.name}.jsonl")]
     found = seedbed(folder, "data", "judge", str(run), *asked, *out, "--json")
     return {

@@ -73,6 +73,10 @@ def judge(
     split: Annotated[str, typer.Option(help="Whose prompts: train or holdout.")] = "train",
     prompts: Annotated[int, typer.Option(min=1, help="Prompts to answer.")] = 300,
     answers: Annotated[int, typer.Option(min=1, help="Answers to each.")] = 3,
+    max_new_tokens: Annotated[
+        int,
+        typer.Option(min=0, help="Where answers are cut. 0: at twice the length of the dataset's, and 16."),
+    ] = 0,
     temperature: Annotated[float, typer.Option(min=0, help="How answers are sampled.")] = 0.8,
     form: Annotated[
         str,
@@ -116,7 +120,7 @@ def judge(
     value = compare(
         run,
         out,
-        Sampling(split, prompts, answers, temperature, seed, data),
+        Sampling(split, prompts, answers, temperature, seed, data, max_new_tokens),
         form=form,
         judge=_judge(reward or [], combine, rule or [], by, out),
         at_least=at_least,

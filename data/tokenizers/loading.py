@@ -17,10 +17,13 @@ _GIVE = "give the path of a tokenizer.json or of a SentencePiece .model"
 
 
 def find_tokenizer(folder: str | Path) -> Path:
-    """The tokenizer's file in a dataset, a checkpoint or a model folder; DataError when there is none."""
-    for name in (TOKENIZER_JSON, TOKENIZER_MODEL):
-        if (path := Path(folder) / name).is_file():
-            return path
+    """The tokenizer's file in a dataset, a checkpoint, a model folder or a run, of which all steps have the
+    same; DataError when there is none."""
+    steps = [step for step in Path(folder).glob("checkpoints/step-*") if step.suffix == ""]
+    for place in (Path(folder), *steps):
+        for name in (TOKENIZER_JSON, TOKENIZER_MODEL):
+            if (path := place / name).is_file():
+                return path
     raise DataError(f"{folder} has neither {TOKENIZER_JSON} nor {TOKENIZER_MODEL}", _GIVE)
 
 

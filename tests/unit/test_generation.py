@@ -6,6 +6,7 @@ import pytest
 import torch
 from test_models import PARTS, tiny, tiny_of
 
+from models import cache
 from models.bert.config import EncoderConfig
 from models.bert.encoder import Encoder
 from models.generation import (
@@ -17,6 +18,7 @@ from models.generation import (
     SamplingOptions,
     vote,
 )
+from models.scores import attend
 from models.transformer import Transformer
 from seedbed.errors import UsageError
 
@@ -51,6 +53,35 @@ def test_a_text_has_the_same_bits_alone_and_in_any_company(part):
     assert together[::8] == [Engine(model).complete([request])[0] for request in requests[::8]]
     assert together == Engine(model, num_slots=64).complete(requests[::-1])[::-1]
     assert together == Engine(model, num_slots=5).complete(requests)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("gpt2", {}),
+        ("llama", {"num_kv_heads": 2}),
+        ("mistral", {"window": 5, "num_kv_heads": 2}),
+        ("gpt2", {"positions": "alibi"}),
+    ],
+)
+def test_texts_of_one_length_attend_at_once_and_change_no_bit(monkeypatch, family, changes):
+    """Answers to one prompt are of one length for long: of each its own call would take most of the time."""
+    model, calls = tiny(family, width=64, num_heads=4, **changes), []
+    monkeypatch.setattr(cache, "attend", lambda *given: calls.append(given[0].shape[0]) or attend(*given))
+    rng = random.Random(1)
+    prompts = [[rng.randrange(101) for _ in range(rng.choice((3, 9, 9)))] for _ in range(6)]
+    requests = [Request(prompts[n // 5], 3 + n % 7, SamplingOptions(), seed=n) for n in range(30)]
+    alone = [Engine(model).complete([request])[0] for request in requests]
+    assert set(calls) == {1}
+    calls.clear()
+    assert Engine(model, num_slots=30).complete(requests) == alone
+    assert max(calls) > 5
+    # Slots that are given back and taken again no longer lie in order.
+    assert Engine(model, num_slots=7).complete(requests) == alone
+    # Of two threads, which one computes a row would decide how it is rounded.
+    torch.set_num_threads(2)
+    alone = [Engine(model).complete([request])[0] for request in requests]
+    assert Engine(model, num_slots=30).complete(requests) == alone
 
 
 @pytest.mark.parametrize("part", ["gpt2", "deepseek_v2"])

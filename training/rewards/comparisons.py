@@ -45,6 +45,8 @@ class Sampling:
     seed: int = 0
     data: str = ""
     """A dataset of examples whose prompts are answered; that of the run without."""
+    max_new_tokens: int = 0
+    """Where an answer is cut; 0: at twice the length of the dataset's own, and 16 more."""
 
 
 def compare(
@@ -213,7 +215,8 @@ def _request(
 ) -> Request:
     begin = int(table.spans_of(number)[0, 0])
     # A length of its own, so that an answer without end is told from one that was only cut.
-    limit = min(context - begin, 2 * (int(table.lengths[number]) - begin) + 16)
+    longest = sampling.max_new_tokens or 2 * (int(table.lengths[number]) - begin) + 16
+    limit = min(context - begin, longest)
     return Request(
         table.tokens(number, begin).tolist(),
         limit,

@@ -116,7 +116,7 @@ def _question(rank: int, number: int) -> str:
 
 
 def _put(store: dist.Store, key: str, value: Any) -> None:
-    data = json.dumps(value).encode()
+    data = json.dumps(value)
     parts = range(0, len(data), PART_BYTES)
     for number, first in enumerate(parts):
         store.set(f"{key}/{number}", data[first : first + PART_BYTES])

@@ -90,7 +90,7 @@ def play(policy: nn.Module, episodes: int, seed: int) -> Episodes:
     draw = torch.Generator().manual_seed(seed)
     seen, _ = carts.reset(seed=seed % 2**31)
     stands_B = torch.ones(episodes, dtype=torch.bool)
-    steps = []
+    steps: list[tuple[Tensor, ...]] = []
     while len(steps) < LONGEST and stands_B.any():
         seen_B4 = torch.from_numpy(seen).float()
         logits_B2 = policy(seen_B4)

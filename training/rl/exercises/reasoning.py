@@ -33,7 +33,8 @@ def tasks(seed: int = 0) -> Iterator[dict[str, str]]:
 
 def thought_through(left: int, right: int) -> str:
     """Column by column, with what is carried."""
-    columns, carried, rest = [], 0, (left, right)
+    columns: list[str] = []
+    carried, rest = 0, (left, right)
     while any(rest) or not columns:
         terms = [rest[0] % 10, rest[1] % 10, *([carried] if carried else [])]
         columns.append(f"{' +'.join(digits(term) for term in terms)} ={digits(sum(terms))}")
