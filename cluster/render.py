@@ -129,6 +129,7 @@ def eval_view(result: dict[str, Any]) -> Any:
             continue
         if "num_items" in score:
             parts.append(_task_view(task, score))
+            parts += [view(score[name]) for name, view in PROBES.items() if name in score]
             continue
         baselines = [{"name": row["label"], **row} for row in score["baselines"]]
         rows = [{**score, "name": "this checkpoint"}, *({**row, "name": row["label"]} for row in baselines)]
@@ -147,6 +148,34 @@ def _task_view(task: str, score: dict[str, Any]) -> Any:
     title = f"{task}: {score['unit']}, {', '.join(told)}"
     rows = [{"name": name.replace("_", " "), **row} for name, row in score.get("metrics", {}).items()]
     return table(rows or [{"name": "this checkpoint", **score}], ("name", "value", "low", "high"), title)
+
+
+def _robustness_view(found: dict[str, Any]) -> Any:
+    rows = [
+        {"questions": name, **found[key]}
+        for key, name in (
+            ("clean", "as they are"),
+            ("mean", "changed, on average"),
+            ("worst", "each at its worst"),
+        )
+    ]
+    for name, one in found["by_perturbation"].items():
+        rows.append({"questions": name.replace("_", " "), **one["after"], "verdict": one["verdict"]})
+    return table(rows, ("questions", "value", "low", "high", "verdict"), f"{found['metric']} under changes")
+
+
+def _contamination_view(found: dict[str, Any]) -> Any:
+    counts = ", ".join(f"{count:,} {state}" for state, count in found["counts"].items())
+    rows = [
+        {"which": name, **found[key]}
+        for key, name in (("all", "all"), ("clean", "not in the training text"), ("overlapping", "in it"))
+        if found[key]
+    ]
+    return table(rows, ("which", "items", "value", "low", "high"), f"{found['metric']}, {counts}")
+
+
+PROBES = {"robustness": _robustness_view, "contamination": _contamination_view}
+"""Parts of a result that not every one has."""
 
 
 def run_view(run: dict[str, Any]) -> Any:

@@ -84,22 +84,32 @@ def evaluate(
     num_fewshot: int | None = None,
     limit: int | None = None,
     ranks: int = 1,
+    perturb: Sequence[str] = (),
+    contamination: bool = False,
 ) -> dict[str, Any]:
     """Run `tasks` on a run's newest good checkpoint, or on the step directory that is given.
 
     A task is one of `TASKS`, or of a task file: a shipped one by name, one's own by its path. `num_fewshot`,
-    `limit` and `ranks` are about those; the scores of their items are written beside the result.
+    `limit` and `ranks` are about those; the scores of their items are written beside the result. With
+    `perturb` (see `task_probes`) they are asked under changes, too; with `contamination` the items are looked
+    for in what the checkpoint was trained on.
 
     Returns {"run", "step", "tasks": {task: result}, "files": [...]}, all of it JSON. Each result is also
     written to RUN/evals/, whole or not at all. Baselines are computed where the task has any. Errors:
     UsageError for an unknown task or data that is not there, DataError and CheckpointError for damage.
     """
     definitions = {task: _definition(task) for task in tasks if task not in TASKS}
-    asked = Asked(num_fewshot, limit, ranks)
+    if (perturb or contamination) and (others := [task for task in tasks if task in TASKS]):
+        raise UsageError(
+            f"{others[0]} has no items to perturb or to look for", "ask for tasks of items, such as cloze"
+        )
     options = Options(data, with_baselines, batch_size, stride, device, members, combine)
     if members and "preferences" not in tasks:
         raise UsageError("an ensemble has nothing but preferences to be scored on", "--tasks preferences")
     checkpoint = load_model(run_or_step)
+    trained_on = _own_dataset(checkpoint) if contamination else None
+    asked = Asked(num_fewshot, limit, ranks, perturb, trained_on)
+    plain = Asked(ranks=ranks, changes=perturb, trained_on=trained_on)
     run_dir = run_of(checkpoint.path)
     results, files = {}, []
     with contextlib.ExitStack() as held:
@@ -116,7 +126,7 @@ def evaluate(
             else:
                 result, scores = TASKS[task](checkpoint, options)
             results[name] = _stamped(name, checkpoint, result, started)
-            is_own = data is None and (task in TASKS or asked == Asked(ranks=ranks))
+            is_own = data is None and (task in TASKS or asked == plain)
             files.append(str(_write(run_dir, name, results[name], scores, is_own=is_own)))
     return {"run": str(run_dir), "step": checkpoint.step, "tasks": results, "files": files}
 

@@ -13,6 +13,7 @@ from evals.items import load_items
 from evals.scoring import Backend, CachedBackend, Scorer
 from evals.scoring.cached import BATCH_SIZE
 from evals.scoring.ranks import RanksBackend
+from evals.task_probes import changes_named, in_training, under_changes
 from evals.task_results import ItemScores
 from evals.tasks.definition import TaskDefinition
 from evals.tasks.formats import read_file
@@ -35,6 +36,10 @@ class Asked:
     limit: int | None = None
     """The first so many items."""
     ranks: int = 1
+    changes: Sequence[str] = ()
+    """Perturbations that items are asked under, too."""
+    trained_on: Path | None = None
+    """The dataset whose train split is looked through for the items."""
 
 
 @contextlib.contextmanager
@@ -65,8 +70,15 @@ def run_task(
     if task.few_shot.path:
         pool = read_file(task.items.format, task.path(task.few_shot.path), task.items.subset)
     question = prepared(task, items, pool=pool, num_fewshot=asked.num_fewshot, limit=asked.limit)
-    with Progress(task.name, num_requests(question)) as bar:
+    changes = changes_named(asked.changes)
+    with Progress(task.name, num_requests(question) * (1 + len(changes))) as bar:
         result, scores = run(question, scorer, bar.advance)
+        judged = scores.only(row["is_judged"] for row in scores.rows)
+        if changes and result.get("metric"):
+            name = str(result["metric"])
+            result["robustness"] = under_changes(question, scorer, judged, name, changes, bar.advance)
+    if asked.trained_on and result.get("metric"):
+        result["contamination"] = in_training(question, judged, str(result["metric"]), asked.trained_on)
     method = {
         "kind": task.kind,
         "context": scorer.backend.context,

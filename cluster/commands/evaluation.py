@@ -44,6 +44,15 @@ def evaluate(
     ranks: Annotated[
         int, typer.Option("--ranks", min=1, help="Processes that share the items; changes no score.")
     ] = 1,
+    perturb: Annotated[
+        str,
+        typer.Option(
+            "--perturb", help="Ask under changes, too: typos, case, space, template, names of some, or all."
+        ),
+    ] = "",
+    contamination: Annotated[
+        bool, typer.Option("--contamination", help="Look for the items in what the run was trained on.")
+    ] = False,
     other: Annotated[
         Path | None,
         typer.Option("--compare", metavar="RUN", help="Whether it is better than this one, item by item."),
@@ -67,6 +76,8 @@ def evaluate(
         "limit": limit,
         "batch_size": batch_size,
         "ranks": ranks,
+        "perturb": [name.strip() for name in perturb.split(",") if name.strip()],
+        "contamination": contamination,
     }
     value = evaluate_both(checkpoint, other, names, **how) if other else score(checkpoint, names, **how)
     emit(value, json=json, render=eval_view)

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,13 @@ class Question:
     """What stands before every item: instruction and examples."""
     num_examples: int
     num_duplicates: int
+    change: Callable[[str], str] | None = None
+    """Of what stands before an item's answer; examples stay as they are."""
+
+    def context(self, item: TaskItem) -> str:
+        """What stands before the answer of an item, and after the preamble."""
+        text = context_of(self.task, item)
+        return self.change(text) if self.change else text
 
     @property
     def digest(self) -> str:
@@ -92,7 +99,7 @@ def _named(item: TaskItem) -> Row:
 def _choose(question: Question, scorer: Scorer, advance: Advance | None) -> tuple[list[str], list[Row]]:
     task = question.task
     requests = [
-        LogLikelihood(item.id, question.preamble + context_of(task, item), text)
+        LogLikelihood(item.id, question.preamble + question.context(item), text)
         for item in question.items
         for text in answers_of(task, item)
     ]
@@ -156,11 +163,11 @@ def _roll(question: Question, scorer: Scorer, advance: Advance | None) -> tuple[
 
 
 def _generate(question: Question, scorer: Scorer, advance: Advance | None) -> tuple[list[str], list[Row]]:
-    task, how = question.task, question.task.generation
+    how = question.task.generation
     requests = [
         GenerateUntil(
             item.id,
-            question.preamble + context_of(task, item),
+            question.preamble + question.context(item),
             how.max_tokens,
             tuple(how.until),
             SamplingOptions(temperature=how.temperature),
