@@ -23,6 +23,7 @@ from models.transformer import Transformer
 from seedbed.errors import DataError, SeedbedError, UsageError
 from training.checkpoint.models import load_model
 from training.checkpoint.writer import Saver
+from training.config import Config
 from training.engines.base import Shard
 from training.recipes import make_config, to_toml
 
@@ -49,8 +50,8 @@ def build(source: Path, out: Path, **settings) -> Path:
     )
 
 
-def save_checkpoint(run: Path, dataset: Path, step: int) -> Path:
-    """A step of a tiny model with its initial weights, written by the trainer's own writer."""
+def save_checkpoint(run: Path, dataset: Path, step: int, config: Config | None = None) -> Path:
+    """A step of a model, a tiny one unless said, with its initial weights, by the trainer's own writer."""
     opened = Dataset.open(dataset)
     tables = {
         "data": {"path": str(dataset)},
@@ -62,7 +63,7 @@ def save_checkpoint(run: Path, dataset: Path, step: int) -> Path:
             "vocab_size": opened.vocab_size,
         },
     }
-    config = make_config(tables, "test")
+    config = config or make_config(tables, "test")
     model = Transformer(config.model)
     shards = []
     for name, parameter in model.named_parameters():
