@@ -140,6 +140,27 @@ def eval_view(result: dict[str, Any]) -> Any:
     return group(*parts, *(f"written: {file}" for file in result["files"]))
 
 
+def contest_view(result: dict[str, Any]) -> Any:
+    """Shares of wins, ratings, and how far the judge can be believed."""
+    rates = [{**one, **one["rate"]} for one in result["win_rates"]]
+    columns = ("first", "second", "value", "low", "high", "wins", "ties", "losses", "failed")
+    title = f"share of {result['prompts']:,} prompts' answers that the first wins, ties half"
+    parts: list[Any] = [table(rates, columns, title)]
+    ratings = result["ratings"]
+    if "refused" in ratings:
+        parts.append(f"no ratings: {ratings['refused']}")
+    else:
+        rows = [{"run": name, **one} for name, one in ratings.items()]
+        parts.append(table(rows, ("run", "elo", "low", "high"), "ratings (their mean is 1000)"))
+    if result["agreement"]:
+        share, kappa = (result["agreement"][name] for name in ("share", "kappa"))
+        parts.append(
+            f"the judge agrees with the checker of Python in {share['value']:.3f} "
+            f"[{share['low']:.3f}, {share['high']:.3f}] (kappa {kappa['value']:.3f})"
+        )
+    return group(*parts)
+
+
 def _task_view(task: str, score: dict[str, Any]) -> Any:
     """The result of a task file, and what was counted on the way."""
     counts = {"duplicate": "num_duplicates", "cut to fit": "num_cut", "not judged": "num_failed"}

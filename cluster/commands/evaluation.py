@@ -1,4 +1,4 @@
-"""`seedbed eval`."""
+"""`seedbed eval` and `seedbed contest`: scores, and preferences."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -81,3 +81,58 @@ def evaluate(
     }
     value = evaluate_both(checkpoint, other, names, **how) if other else score(checkpoint, names, **how)
     emit(value, json=json, render=eval_view)
+
+
+@command
+def contest(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Two runs, or steps of them, or more.")
+    ],
+    data: Annotated[
+        str,
+        typer.Option("--data", help="A dataset whose prompts are answered. Default: the first run's."),
+    ] = "",
+    split: Annotated[str, typer.Option(help="Whose prompts: train or holdout.")] = "holdout",
+    prompts: Annotated[int, typer.Option(min=1, help="Prompts to answer.")] = 100,
+    answers: Annotated[int, typer.Option(min=1, help="Answers to each.")] = 1,
+    max_new_tokens: Annotated[
+        int,
+        typer.Option(min=0, help="Where answers are cut. 0: at twice the length of the dataset's, and 16."),
+    ] = 0,
+    temperature: Annotated[float, typer.Option(min=0, help="How answers are sampled.")] = 0.8,
+    reward: Annotated[
+        list[Path] | None,
+        typer.Option("--reward", metavar="RUN", help="Judge by this reward model. Repeatable: an ensemble."),
+    ] = None,
+    combine: Annotated[
+        str, typer.Option(help="Of an ensemble: mean, worst, or penalised (mean less variance).")
+    ] = "mean",
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--rule", help="Judge by a rule: accuracy, format, parses or python. Repeatable: their sum."
+        ),
+    ] = None,
+    by: Annotated[
+        Path | None,
+        typer.Option("--judge", metavar="TOML", help="Judge by a language model, in both orders."),
+    ] = None,
+    verdicts: Annotated[
+        Path | None, typer.Option("--verdicts", help="Where a language model's verdicts are kept.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Answers are a function of it.")] = 0,
+    json: Json = False,
+) -> None:
+    """Compare checkpoints by whose answers are preferred: shares of wins, and ratings, with intervals.
+
+    Without a judge the checker of Python says which is better. Prompts are those of examples with the plain
+    template.
+    """
+    from cluster.commands.examples import judge_of
+    from cluster.render import contest_view
+    from evals.contest import contest as compare
+    from training.rewards.comparisons import Sampling
+
+    sampling = Sampling(split, prompts, answers, temperature, seed, data, max_new_tokens)
+    judge = judge_of(reward or [], combine, rule or [], by, verdicts)
+    emit(compare(runs, sampling, judge), json=json, render=contest_view)

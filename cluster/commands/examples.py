@@ -122,14 +122,16 @@ def judge(
         out,
         Sampling(split, prompts, answers, temperature, seed, data, max_new_tokens),
         form=form,
-        judge=_judge(reward or [], combine, rule or [], by, out),
+        judge=judge_of(reward or [], combine, rule or [], by, out.with_name(f"{out.name}.verdicts")),
         at_least=at_least,
     )
     emit(value, json=json, render=_judged)
 
 
-def _judge(reward: list[Path], combine: str, rule: list[str], by: Path | None, out: Path) -> "Judge | None":
-    """Rules, reward models, a language model whose verdicts stay beside `out`, or none: the checker of
+def judge_of(
+    reward: list[Path], combine: str, rule: list[str], by: Path | None, verdicts: Path | None
+) -> "Judge | None":
+    """Rules, reward models, a language model whose verdicts stay in `verdicts`, or none: the checker of
     Python."""
     from training.rewards.judges import LanguageModel, RewardModels, Rules
     from training.rewards.scoring import RewardScorer
@@ -141,7 +143,7 @@ def _judge(reward: list[Path], combine: str, rule: list[str], by: Path | None, o
     if rule:
         return Rules(rule)
     if by:
-        return LanguageModel(LlmJudge(judge_config(by), out.with_name(f"{out.name}.verdicts")))
+        return LanguageModel(LlmJudge(judge_config(by), verdicts))
     return RewardModels(RewardScorer(reward, how=combine)) if reward else None
 
 

@@ -12,6 +12,7 @@ from data.build import build_dataset
 from data.config import DataConfig
 from data.examples.table import ExampleTable
 from data.shards import Dataset
+from evals.contest import contest
 from seedbed.errors import DataError, UsageError
 from tests.integration.test_fine_tuning import data, lines, pretrained, recipe, sentence, trained
 from tests.llm_endpoint import endpoint_of, longer
@@ -104,6 +105,34 @@ def test_rejection_keeps_what_is_good_enough(policy, rewards, tmp_path):
     with pytest.raises(DataError, match="good enough"):
         compare(policy, tmp_path / "none.jsonl", SAMPLING, form="best", judge=judge, at_least=1e9)
     assert not (tmp_path / "none.jsonl").exists()
+
+
+MEET = Sampling("holdout", num_prompts=12, num_answers=2, temperature=1.0)
+
+
+def test_policies_meet_and_are_rated_by_whose_answers_are_preferred(policy, pretrained, rewards, data):
+    """A share of a half for a run against its own copy; the judge that is asked decides."""
+    with endpoint_of(longer) as server:
+        judge = LanguageModel(LlmJudge(JudgeConfig(server.url, "m", num_tries=1)))
+        found = contest([policy, pretrained], MEET, judge)
+    (rate,) = found["win_rates"]
+    same = replace(MEET, data=str(load_model(policy).dataset_path))
+    lengths = [[len(one.text) for one in sampled(run, same)] for run in (policy, pretrained)]
+    wins = sum(a > b for a, b in zip(*lengths, strict=True))
+    assert (rate["wins"], rate["wins"] + rate["ties"] + rate["losses"]) == (wins, len(lengths[0]))
+    assert rate["rate"]["low"] <= rate["rate"]["value"] <= rate["rate"]["high"]
+    order = list(found["ratings"])
+    if "refused" not in found["ratings"]:
+        assert order[0] == str(policy if rate["rate"]["value"] > 0.5 else pretrained)
+    by_reward = contest([policy, pretrained], MEET, RewardModels(RewardScorer(rewards)))
+    assert by_reward["comparisons"] == found["comparisons"] == len(lengths[0])
+
+
+def test_a_contest_that_cannot_be_is_refused(policy, tmp_path):
+    with pytest.raises(UsageError, match="name two runs"):
+        contest([policy, policy], MEET)
+    with pytest.raises(UsageError, match="all that the checker knows"):
+        contest([policy, tmp_path], MEET)
 
 
 def test_a_language_model_labels_comparisons(policy, tmp_path):
