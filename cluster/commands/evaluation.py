@@ -5,9 +5,29 @@ from typing import Annotated, Any
 
 import typer
 
-from cluster.commands.options import Json, RunOrStep
+from cluster.commands.options import (
+    Answers,
+    AnswerSeed,
+    Combine,
+    Json,
+    MaxNewTokens,
+    Prompts,
+    PromptSplit,
+    RewardRuns,
+    Rules,
+    RunOrStep,
+    Temperature,
+)
 from cluster.output import command, emit
 from seedbed.errors import UsageError
+
+Perturb = Annotated[
+    str,
+    typer.Option(help="Ask under changes, too: typos, case, space, template, names of some, or all."),
+]
+Contamination = Annotated[
+    bool, typer.Option("--contamination", help="Look for the items in what the run was trained on.")
+]
 
 
 @command
@@ -29,7 +49,7 @@ def evaluate(
             "--member", metavar="RUN", help="Of a reward model: one more of an ensemble. Repeatable."
         ),
     ] = None,
-    combine: Annotated[str, typer.Option(help="Of an ensemble: mean, worst, or penalised.")] = "mean",
+    combine: Combine = "mean",
     num_fewshot: Annotated[
         int | None,
         typer.Option("--num-fewshot", min=0, help="Examples before each question. Default: the task's own."),
@@ -44,15 +64,8 @@ def evaluate(
     ranks: Annotated[
         int, typer.Option("--ranks", min=1, help="Processes that share the items; changes no score.")
     ] = 1,
-    perturb: Annotated[
-        str,
-        typer.Option(
-            "--perturb", help="Ask under changes, too: typos, case, space, template, names of some, or all."
-        ),
-    ] = "",
-    contamination: Annotated[
-        bool, typer.Option("--contamination", help="Look for the items in what the run was trained on.")
-    ] = False,
+    perturb: Perturb = "",
+    contamination: Contamination = False,
     other: Annotated[
         Path | None,
         typer.Option("--compare", metavar="RUN", help="Whether it is better than this one, item by item."),
@@ -92,27 +105,14 @@ def contest(
         str,
         typer.Option("--data", help="A dataset whose prompts are answered. Default: the first run's."),
     ] = "",
-    split: Annotated[str, typer.Option(help="Whose prompts: train or holdout.")] = "holdout",
-    prompts: Annotated[int, typer.Option(min=1, help="Prompts to answer.")] = 100,
-    answers: Annotated[int, typer.Option(min=1, help="Answers to each.")] = 1,
-    max_new_tokens: Annotated[
-        int,
-        typer.Option(min=0, help="Where answers are cut. 0: at twice the length of the dataset's, and 16."),
-    ] = 0,
-    temperature: Annotated[float, typer.Option(min=0, help="How answers are sampled.")] = 0.8,
-    reward: Annotated[
-        list[Path] | None,
-        typer.Option("--reward", metavar="RUN", help="Judge by this reward model. Repeatable: an ensemble."),
-    ] = None,
-    combine: Annotated[
-        str, typer.Option(help="Of an ensemble: mean, worst, or penalised (mean less variance).")
-    ] = "mean",
-    rule: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--rule", help="Judge by a rule: accuracy, format, parses or python. Repeatable: their sum."
-        ),
-    ] = None,
+    split: PromptSplit = "holdout",
+    prompts: Prompts = 100,
+    answers: Answers = 1,
+    max_new_tokens: MaxNewTokens = 0,
+    temperature: Temperature = 0.8,
+    reward: RewardRuns = None,
+    combine: Combine = "mean",
+    rule: Rules = None,
     by: Annotated[
         Path | None,
         typer.Option("--judge", metavar="TOML", help="Judge by a language model, in both orders."),
@@ -120,7 +120,7 @@ def contest(
     verdicts: Annotated[
         Path | None, typer.Option("--verdicts", help="Where a language model's verdicts are kept.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Answers are a function of it.")] = 0,
+    seed: AnswerSeed = 0,
     json: Json = False,
 ) -> None:
     """Compare checkpoints by whose answers are preferred: shares of wins, and ratings, with intervals.

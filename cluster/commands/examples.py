@@ -5,7 +5,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cluster.commands.options import Json, RunOrStep
+from cluster.commands.options import (
+    Answers,
+    AnswerSeed,
+    Combine,
+    Json,
+    MaxNewTokens,
+    Prompts,
+    PromptSplit,
+    RewardRuns,
+    Rules,
+    RunOrStep,
+    Temperature,
+)
 from cluster.output import command, emit
 from seedbed.errors import UsageError
 
@@ -70,14 +82,11 @@ def judge(
     data: Annotated[
         str, typer.Option("--data", help="A dataset whose prompts are answered. Default: the run's own.")
     ] = "",
-    split: Annotated[str, typer.Option(help="Whose prompts: train or holdout.")] = "train",
-    prompts: Annotated[int, typer.Option(min=1, help="Prompts to answer.")] = 300,
-    answers: Annotated[int, typer.Option(min=1, help="Answers to each.")] = 3,
-    max_new_tokens: Annotated[
-        int,
-        typer.Option(min=0, help="Where answers are cut. 0: at twice the length of the dataset's, and 16."),
-    ] = 0,
-    temperature: Annotated[float, typer.Option(min=0, help="How answers are sampled.")] = 0.8,
+    split: PromptSplit = "train",
+    prompts: Prompts = 300,
+    answers: Answers = 3,
+    max_new_tokens: MaxNewTokens = 0,
+    temperature: Temperature = 0.8,
     form: Annotated[
         str,
         typer.Option(
@@ -87,26 +96,16 @@ def judge(
     at_least: Annotated[
         float | None, typer.Option("--at-least", help="Leave out prompts whose best answer scores less.")
     ] = None,
-    reward: Annotated[
-        list[Path] | None,
-        typer.Option("--reward", metavar="RUN", help="Judge by this reward model. Repeatable: an ensemble."),
-    ] = None,
-    combine: Annotated[
-        str, typer.Option(help="Of an ensemble: mean, worst, or penalised (mean less variance).")
-    ] = "mean",
-    rule: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--rule", help="Judge by a rule: accuracy, format, parses or python. Repeatable: their sum."
-        ),
-    ] = None,
+    reward: RewardRuns = None,
+    combine: Combine = "mean",
+    rule: Rules = None,
     by: Annotated[
         Path | None,
         typer.Option(
             "--judge", metavar="TOML", help="Judge by a language model: its url and model. Kept beside --out."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Answers are a function of it.")] = 0,
+    seed: AnswerSeed = 0,
     json: Json = False,
 ) -> None:
     """Sample answers of a run, and have a checker of Python, rules, reward models or a language model prefer
