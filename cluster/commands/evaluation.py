@@ -21,6 +21,10 @@ from cluster.commands.options import (
 from cluster.output import command, emit
 from seedbed.errors import UsageError
 
+Members = Annotated[
+    list[Path] | None,
+    typer.Option("--member", metavar="RUN", help="Of a reward model: one more of an ensemble. Repeatable."),
+]
 Perturb = Annotated[
     str,
     typer.Option(help="Ask under changes, too: typos, case, space, template, names of some, or all."),
@@ -43,12 +47,7 @@ def evaluate(
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also gzip, xz and an n-gram model on the same bytes.")
     ] = False,
-    members: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--member", metavar="RUN", help="Of a reward model: one more of an ensemble. Repeatable."
-        ),
-    ] = None,
+    members: Members = None,
     combine: Combine = "mean",
     num_fewshot: Annotated[
         int | None,
@@ -77,7 +76,7 @@ def evaluate(
     from evals.results import evaluate as score
     from evals.results import evaluate_both
 
-    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    names = _names(tasks)
     if not names:
         raise UsageError("--tasks names no task", "for example --tasks bits-per-byte")
     how: dict[str, Any] = {
@@ -89,11 +88,15 @@ def evaluate(
         "limit": limit,
         "batch_size": batch_size,
         "ranks": ranks,
-        "perturb": [name.strip() for name in perturb.split(",") if name.strip()],
+        "perturb": _names(perturb),
         "contamination": contamination,
     }
     value = evaluate_both(checkpoint, other, names, **how) if other else score(checkpoint, names, **how)
     emit(value, json=json, render=eval_view)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 @command
