@@ -94,9 +94,8 @@ def test_no_prompts_are_an_error_that_names_the_file(prepared, tmp_path):
 
 
 def test_prompts_that_leave_no_room_are_left_out_and_counted(prepared, tmp_path):
-    examples = [{"prompt": "beta", "response": " beta"}] * 8 + [
-        {"prompt": "gamma " * 40, "response": " beta"}
-    ] * 3
+    prompts = [f"beta {n}" for n in range(8)] + [f"{n} " + "gamma " * 40 for n in range(3)]
+    examples = [{"prompt": prompt, "response": " beta"} for prompt in prompts]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in examples))
     config = DataConfig(
         source=str(tmp_path / "rows.jsonl"), format="prompt-response", template="plain",
