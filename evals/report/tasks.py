@@ -25,7 +25,8 @@ def tasks_section(record: RunRecord) -> str:
     if not histories:
         return ""
     newest = [history[-1] for history in histories]
-    charts = [chart for result in newest for chart in (_sources(result), _reliability(result))]
+    kinds = (_sources, _reliability, _robustness, _contamination)
+    charts = [kind(result) for result in newest for kind in kinds]
     charts += [chart for history in histories for chart in _growth(history)]
     tables = _table(newest) + verdicts_card(histories, record.path / "evals")
     return f'<h2>Tasks</h2><div class="charts">{tables}{"".join(filter(None, charts))}</div>'
@@ -123,6 +124,40 @@ def _reliability(result: Row) -> str:
         [Curve("answers", rows)],
         "Bins of confidence in the answer that is taken; faint: 95 % of the share that is right.",
     )
+
+
+def _robustness(result: Row) -> str:
+    """As the questions are, and under changes of them."""
+    found = result.get("robustness")
+    if not isinstance(found, dict):
+        return ""
+    changed = found.get("by_perturbation") or {}
+    rows = {"as they are": found.get("clean"), "changed, on average": found.get("mean")}
+    rows |= {"each at its worst": found.get("worst")}
+    rows |= {str(name).replace("_", " "): one.get("after") for name, one in changed.items()}
+    title = f"{result.get('task')}: {found.get('metric')} under changes"
+    return _bars(title, rows, "Whiskers: 95 % over documents. Verdicts on each change: in the result file.")
+
+
+def _contamination(result: Row) -> str:
+    """With and without items that stand in the training text."""
+    found = result.get("contamination")
+    if not isinstance(found, dict):
+        return ""
+    names = {"all": "all", "clean": "not in the training text", "overlapping": "in it"}
+    rows = {name: found.get(key) for key, name in names.items()}
+    counts = ", ".join(f"{count:,} {state}" for state, count in (found.get("counts") or {}).items())
+    return _bars(f"{result.get('task')}: {found.get('metric')} by overlap", rows, f"Items: {counts}.")
+
+
+def _bars(title: str, rows: dict[str, Row | None], note: str) -> str:
+    """Of rows with value, low and high; the first is ours."""
+    known = {name: row for name, row in rows.items() if row and number(row.get("value")) is not None}
+    bars = [
+        Bar(name, row["value"], number(row.get("low")), number(row.get("high")), is_ours=not place)
+        for place, (name, row) in enumerate(known.items())
+    ]
+    return bar_chart(title, "", bars, note) if bars else ""
 
 
 def _growth(history: list[Row]) -> list[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from evals.report import write_report
 from tests.integration.test_evaluate import build, save_checkpoint, write_texts
 
 TASK = """
@@ -66,6 +67,9 @@ def test_questions_are_asked_under_changes_and_looked_for_in_the_training_text(s
     shown = evaluated(seedbed_cli, folder, "--perturb", "upper_case", "--contamination").stdout
     assert "under changes" in shown
     assert "20 clean, 10 overlaps" in shown
+    page = write_report(folder / "run").read_text()
+    assert "words: accuracy under changes" in page
+    assert "Items: 20 clean, 10 overlaps, 0 too short." in page
 
 
 @pytest.mark.parametrize(
