@@ -31,6 +31,8 @@ class Placement:
     cpus: float = 1.0
     gpus: float = 0.0
     strategy: str = "pack"
+    scoring: int = 0
+    """How many of the workers only score answers; the others are ranks."""
 
     def bundle(self) -> dict[str, float]:
         """What one worker takes."""
@@ -100,9 +102,10 @@ def missing(placement: Placement, hosts: Sequence[Host]) -> str:
 
 def _would_fit(placement: Placement, hosts: Sequence[Host]) -> str:
     for strategy in dict.fromkeys((placement.strategy, placement.strategy.removeprefix("strict-"))):
-        sizes = list(range(1, placement.sizes[-1] + 1))
+        sizes = list(range(1 + placement.scoring, placement.sizes[-1] + 1))
         if most := Placement(sizes, placement.cpus, placement.gpus, strategy).largest(hosts, free=False):
-            return f"this would fit: --workers {most} --placement {strategy}; or add hosts"
+            ranks = most - placement.scoring
+            return f"this would fit: --workers {ranks} --placement {strategy}; or add hosts"
     most_of = {
         name: max((host.total.get(name, 0.0) for host in hosts), default=0.0) for name in placement.bundle()
     }

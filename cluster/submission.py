@@ -147,8 +147,8 @@ def place(config: Config, ask_: Ask) -> Placement:
             if isinstance(problem, ConfigError)
             else ConfigError(f"--workers {ask_.workers}: {problem}")
         )
-    sizes = [size + config.rl.scoring_workers for size in sizes]
-    return Placement(sizes, ask_.cpus, ask_.gpus, ask_.strategy)
+    scoring = config.rl.scoring_workers
+    return Placement([size + scoring for size in sizes], ask_.cpus, ask_.gpus, ask_.strategy, scoring)
 
 
 def check_plan(plan: dict[str, Any], available: list[Host], *, force: bool) -> None:
