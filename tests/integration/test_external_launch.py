@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.external_launch import rank_here
+from cluster.external_launch import ExternalLauncher, rank_here
+from seedbed.errors import UsageError
 from tests.cluster_runs import assignments, state_hash, trained_twice
 from tests.conftest import SEEDBED, run_command
 
@@ -68,3 +69,11 @@ def test_a_batch_script_is_no_rank():
     assert rank_here({**SLURM, "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}) is None
     found = rank_here({**SLURM, "SLURM_PROCID": "1", "SLURM_LOCALID": "1"})
     assert (found.rank, found.num_ranks, found.local_rank, found.launch) == (1, 2, 1, "71.0.0")
+
+
+def test_workers_that_nobody_started_are_not_waited_for(tmp_path):
+    """All that torchrun and srun start train: a run that wants more would never begin."""
+    place = rank_here({**SLURM, "SLURM_PROCID": "0"})
+    with pytest.raises(UsageError, match=r"rl\.scoring_workers asks for 1 more"):
+        ExternalLauncher(place, tmp_path / "run").make_room(3, lambda: False)
+    assert ExternalLauncher(place, tmp_path / "run").make_room(2, lambda: False) == 2

@@ -86,6 +86,10 @@ def test_saved_and_loaded_is_the_same(tokenizer, tmp_path):
     assert loaded.vocab_size == tokenizer.vocab_size
     assert [loaded.encode(text) for text in TEXTS] == [tokenizer.encode(text) for text in TEXTS]
     assert find_tokenizer(tmp_path) == path
+    step = tmp_path / "run" / "checkpoints" / "step-5"
+    step.mkdir(parents=True)
+    (step / path.name).write_bytes(path.read_bytes())
+    assert find_tokenizer(tmp_path / "run") == step / path.name
     assert load_tokenizer(tmp_path).fingerprint == tokenizer.fingerprint
     elsewhere = load_tokenizer("s3://bucket/tokenizer.json", content=tokenizer.to_bytes())
     assert elsewhere.fingerprint == tokenizer.fingerprint
