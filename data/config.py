@@ -106,8 +106,8 @@ class DataConfig(BaseModel):
     """Share of the text, by groups of near-copies, that is kept out of training for validation. 0: none."""
 
     tokenizer: str = ""
-    """An existing tokenizer.json, or SentencePiece .model, or a dataset, model or run that has one. Empty: one
-    is trained on the train split."""
+    """An existing tokenizer.json, or SentencePiece .model, or a dataset, model or run that has one. Empty:
+    one is trained on the train split."""
 
     tokenizer_kind: TokenizerKind = "byte-bpe"
     """What is trained without `tokenizer`: byte-level BPE, SentencePiece unigram or BPE, or WordPiece."""
