@@ -10,11 +10,15 @@ from rl_bench.runs import seedbed
 
 STAGES = ("cold-start", "rl", "sft", "rl-again")
 RULES = ("accuracy", "format")
+QUICK = (
+    "cold-start.run.steps=100", "rl.run.steps=2", "samples.at-least=0", "samples.prompts=40",
+    "sft.run.steps=20", "rl-again.run.steps=2",
+)  # fmt: skip
 
 
 def run(quick: bool) -> dict[str, Any]:
     """One run of it, of a seed."""
-    few = ["--set", "rl.run.steps=4", "--set", "rl-again.run.steps=4"] if quick else []
+    few = [word for setting in QUICK for word in ("--set", setting)] if quick else []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         started = time.perf_counter()
