@@ -208,6 +208,7 @@ def _alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.long
 def test_damaged_steps_are_put_aside_one_by_one_until_a_sound_one_is_found(tmp_path, undisturbed):
     """A resume would load garbage, or give up although a good checkpoint exists."""
     run = tmp_path / "run"
@@ -273,6 +274,7 @@ def test_going_back_to_a_step_sets_the_later_ones_aside_and_gives_the_same_bits(
     assert chain == list(range(1, STEPS + 1))
 
 
+@pytest.mark.long
 def test_identity_may_not_change_on_resume_but_schedule_and_placement_may(tmp_path, undisturbed):
     """A run would silently become another run; or longer training would need a new one."""
     run = tmp_path / "run"
@@ -299,6 +301,7 @@ def test_identity_may_not_change_on_resume_but_schedule_and_placement_may(tmp_pa
     assert changes[1:] == [{"run.steps": [STEPS, STEPS + 4], "engine.num_ranks": [2, 1]}]
 
 
+@pytest.mark.long
 def test_fork_branches_off_and_init_from_takes_weights_alone(tmp_path, undisturbed):
     """Trying another learning rate would mean starting over, or spoiling the run that one has."""
     branch = tmp_path / "branch"
