@@ -104,9 +104,9 @@ class ExternalLauncher(LocalLauncher):
             )
         if num_ranks != self.place.num_ranks:
             raise UsageError(
-                f"{self.place.launcher} started {self.place.num_ranks} processes, which all train, and "
-                f"rl.scoring_workers asks for {num_ranks - self.place.num_ranks} more",
-                "set rl.scoring_workers = 0, or start the run without it, or on a Ray cluster",
+                f"the run has {num_ranks} workers, those of rl.scoring_workers too, and "
+                f"{self.place.launcher} started {self.place.num_ranks}, which all train",
+                f"set rl.scoring_workers = 0, or start the run without {self.place.launcher}",
             )
         return num_ranks
 

@@ -142,10 +142,11 @@ def eval_view(result: dict[str, Any]) -> Any:
 
 def contest_view(result: dict[str, Any]) -> Any:
     """Shares of wins, ratings, and how far the judge can be believed."""
-    rates = [{**one, **one["rate"]} for one in result["win_rates"]]
+    rates = [{**one, **one.get("rate", {})} for one in result["win_rates"]]
     columns = ("first", "second", "value", "low", "high", "wins", "ties", "losses", "failed")
     title = f"share of {result['prompts']:,} prompts' answers that the first wins, ties half"
     parts: list[Any] = [table(rates, columns, title)]
+    parts += [f"{one['first']}, {one['second']}: {one['refused']}" for one in rates if "refused" in one]
     ratings = result["ratings"]
     if "refused" in ratings:
         parts.append(f"no ratings: {ratings['refused']}")

@@ -3,7 +3,7 @@
 import math
 import secrets
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -109,8 +109,16 @@ def resume(run: RunDirectory, sets: list[str], address: str | None = None) -> di
     with _lock(run):
         announce(*prepare.resume(run.path, sets))
         run.write_status("queued", max(list_steps(run.path), default=0), "submitted again")
-    write_json(run.path / SUBMISSION, {**submission, "address": address, "submitted": time.time()})
+    again = {"address": address, "submitted": time.time(), "placement": _placed_anew(run, submission)}
+    write_json(run.path / SUBMISSION, {**submission, **again})
     return _enqueue(ray, run, address)
+
+
+def _placed_anew(run: RunDirectory, submission: dict[str, Any]) -> dict[str, Any]:
+    """The placement, with as many workers that only score as the run has now."""
+    placement, scoring = Placement(**submission["placement"]), run.config().rl.scoring_workers
+    sizes = [size - placement.scoring + scoring for size in placement.sizes]
+    return replace(placement, sizes=sizes, scoring=scoring).as_dict()
 
 
 def _lock(run: RunDirectory) -> IO[str]:

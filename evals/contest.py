@@ -17,8 +17,9 @@ from evals.judging import agreement, choice_of, win_rate
 from evals.ratings import Game, rate
 from seedbed.errors import DataError, UsageError
 from seedbed.progress import Progress
+from training.checkpoint.layout import resolve
 from training.checkpoint.models import load_model
-from training.rewards.comparisons import Sampling, sampled
+from training.rewards.comparisons import Sampling, check_judge, sampled
 from training.rewards.judges import Answer, Judge, LanguageModel, PythonChecker
 from training.rl.llm_judge import Pair, Verdict
 
@@ -30,13 +31,18 @@ def contest(runs: Sequence[Path], sampling: Sampling, judge: Judge | None = None
     """{"runs", "prompts", "win_rates", "ratings", "agreement"}, all JSON; the checker of Python judges
     without a judge. Prompts are those of the first run's data unless `sampling` names some.
 
-    UsageError for fewer than two runs, or prompts that the judge knows nothing of; DataError when no pair has
-    a verdict.
+    UsageError for fewer than two runs, or prompts that the judge knows nothing of. What has no verdict is
+    counted, and refused where there is nothing else.
     """
     names = [str(run) for run in runs]
-    if len(set(names)) < 2:
-        raise UsageError(f"{len(set(names))} checkpoint(s) to compare", "name two runs or more")
-    sampling = replace(sampling, data=sampling.data or str(load_model(runs[0]).dataset_path))
+    if len(different := {resolve(run) for run in runs}) < max(2, len(runs)):
+        raise UsageError(f"{len(different)} checkpoint(s) to compare", "name two or more, each once")
+    loaded = [load_model(run) for run in runs]
+    # The same prompts for all, and as much room for each answer.
+    context = min(int(one.config.model.context) for one in loaded)
+    sampling = replace(sampling, data=sampling.data or str(loaded[0].dataset_path), context=context)
+    for one in loaded:
+        check_judge(judge, one, context)
     is_python = format_of(Dataset.open(sampling.data)) == "python-functions"
     if judge is None and not is_python:
         raise UsageError(
@@ -49,6 +55,7 @@ def contest(runs: Sequence[Path], sampling: Sampling, judge: Judge | None = None
         for first, second in combinations(answers, 2)
         for a, b in zip(answers[first], answers[second], strict=True)
     ]
+    assert all(a.prompt == b.prompt for _, _, a, b in met)
     verdicts = _verdicts(judge or PythonChecker(), met)
     return {
         "runs": names,
@@ -61,13 +68,19 @@ def contest(runs: Sequence[Path], sampling: Sampling, judge: Judge | None = None
 
 
 def _verdicts(judge: Judge, met: Sequence[Met]) -> list[Verdict]:
+    """Of those who say the same nobody is asked: rounding, or chance, would find one of them better."""
+    asked = [number for number, (_, _, a, b) in enumerate(met) if a.text != b.text]
+    found = [Verdict("tie")] * len(met)
     if isinstance(judge, LanguageModel):
-        return judge.judge.verdicts([Pair(a.prompt, a.text, b.text) for _, _, a, b in met])
-    with Progress("judge", len(met)) as bar:
-        found = []
-        for _, _, a, b in met:
-            scores = judge.scores([a, b])
-            found.append(Verdict(choice_of(*scores)) if scores else Verdict(None, failure="unreachable"))
+        pairs = [Pair(met[n][2].prompt, met[n][2].text, met[n][3].text) for n in asked]
+        for number, verdict in zip(asked, judge.judge.verdicts(pairs), strict=True):
+            found[number] = verdict
+        return found
+    with Progress("judge", len(asked)) as bar:
+        for number in asked:
+            scores = judge.scores(met[number][2:])
+            verdict = Verdict(choice_of(*scores)) if scores else Verdict(None, failure="unreachable")
+            found[number] = verdict
             bar.advance(1)
     return found
 
@@ -76,14 +89,14 @@ def _win_rates(met: Sequence[Met], verdicts: Sequence[Verdict]) -> list[dict[str
     pairs: dict[tuple[str, str], list[int]] = {}
     for number, (first, second, _, _) in enumerate(met):
         pairs.setdefault((first, second), []).append(number)
-    return [
-        {
-            "first": first,
-            "second": second,
-            **win_rate([verdicts[n] for n in numbers], [met[n][2].prompt for n in numbers]).as_json(),
-        }
-        for (first, second), numbers in pairs.items()
-    ]
+    found = []
+    for (first, second), numbers in pairs.items():
+        try:
+            told = win_rate([verdicts[n] for n in numbers], [met[n][2].prompt for n in numbers]).as_json()
+        except DataError as error:
+            told = {"refused": error.message}
+        found.append({"first": first, "second": second, **told})
+    return found
 
 
 def _ratings(met: Sequence[Met], verdicts: Sequence[Verdict]) -> dict[str, Any]:

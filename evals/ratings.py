@@ -69,12 +69,16 @@ class Ratings:
 
 
 def rate(games: Sequence[Game]) -> Ratings:
-    """Maximum likelihood. DataError where it has no maximum: models that never met, even over others, or some
-    that lost no game to the rest."""
+    """Maximum likelihood. DataError where it has no maximum: models that never met, even over others, some that
+    lost no game to the rest, or ties alone."""
     names = sorted({name for game in games for name in (game.first, game.second)})
     if len(names) < 2:
         raise DataError("ratings need games between two models or more", "compare models pair by pair")
     _check_connected(games, names)
+    if all(game.choice == "tie" for game in games):
+        raise DataError(
+            f"all of {len(games)} games are ties: nobody is above another", "ask about more prompts"
+        )
     has_ties = any(game.choice == "tie" for game in games)
     features_N3P = _features(games, names, has_ties)
     chosen_N = np.array([OUTCOMES.index(game.choice) for game in games])

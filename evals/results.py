@@ -20,6 +20,7 @@ from evals.bits_per_byte import bits_per_byte, by_source, estimate_as_json, scor
 from evals.comparison import compare_tasks, described
 from evals.items import Item, is_dataset, load_items, split_texts
 from evals.preferences import preference_scores
+from evals.task_probes import changes_named
 from evals.task_results import ItemScores, scores_of, write_scores
 from evals.task_scoring import Asked, run_task, scorer_of
 from evals.tasks.definition import TaskDefinition, is_task_file, load_task, task_names
@@ -99,10 +100,7 @@ def evaluate(
     UsageError for an unknown task or data that is not there, DataError and CheckpointError for damage.
     """
     definitions = {task: _definition(task) for task in tasks if task not in TASKS}
-    if (perturb or contamination) and (others := [task for task in tasks if task in TASKS]):
-        raise UsageError(
-            f"{others[0]} has no items to perturb or to look for", "ask for tasks of items, such as cloze"
-        )
+    _check_probes(tasks, definitions, perturb, contamination)
     options = Options(data, with_baselines, batch_size, stride, device, members, combine)
     if members and "preferences" not in tasks:
         raise UsageError("an ensemble has nothing but preferences to be scored on", "--tasks preferences")
@@ -129,6 +127,22 @@ def evaluate(
             is_own = data is None and (task in TASKS or asked == plain)
             files.append(str(_write(run_dir, name, results[name], scores, is_own=is_own)))
     return {"run": str(run_dir), "step": checkpoint.step, "tasks": results, "files": files}
+
+
+def _check_probes(
+    tasks: Sequence[str], definitions: dict[str, TaskDefinition], perturb: Sequence[str], contamination: bool
+) -> None:
+    """Before anything is scored."""
+    if (perturb or contamination) and (others := [task for task in tasks if task in TASKS]):
+        raise UsageError(
+            f"{others[0]} has no items to perturb or to look for", "ask for tasks of items, such as cloze"
+        )
+    changes_named(perturb)
+    if perturb and (whole := [task for task, one in definitions.items() if one.kind == "rolling"]):
+        raise UsageError(
+            f"{whole[0]} scores whole texts: changed ones are other texts",
+            "perturb tasks that ask something, such as cloze",
+        )
 
 
 def _stamped(task: str, checkpoint: LoadedModel, result: dict[str, Any], started: float) -> dict[str, Any]:

@@ -40,13 +40,8 @@ def under_changes(
 ) -> dict[str, Any]:
     """The metric `name` when what stands before each answer is changed: see `Robustness`.
 
-    Examples and answers stay as they are. UsageError for a text that is scored whole, of which nothing stays.
+    Examples and answers stay as they are.
     """
-    if question.task.kind == "rolling":
-        raise UsageError(
-            f"{question.task.name} scores whole texts: changed ones are other texts",
-            "perturb tasks that ask something, such as cloze",
-        )
     # A changed item is compared with the one that it was made of, whatever metrics lack there.
     by_name = {
         change.name: replace(_judged(run(replace(question, change=change), scorer, advance)[1]), digest="")

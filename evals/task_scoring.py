@@ -74,10 +74,12 @@ def run_task(
     with Progress(task.name, num_requests(question) * (1 + len(changes))) as bar:
         result, scores = run(question, scorer, bar.advance)
         judged = scores.only(row["is_judged"] for row in scores.rows)
-        if changes and result.get("metric"):
+        if (changes or asked.trained_on) and not result.get("metric"):
+            raise UsageError(f"{task.name} is not judged: there is no score to probe", "leave it out")
+        if changes:
             name = str(result["metric"])
             result["robustness"] = under_changes(question, scorer, judged, name, changes, bar.advance)
-    if asked.trained_on and result.get("metric"):
+    if asked.trained_on:
         result["contamination"] = in_training(question, judged, str(result["metric"]), asked.trained_on)
     method = {
         "kind": task.kind,

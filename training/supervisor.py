@@ -174,11 +174,11 @@ class Supervisor:
         """Have the launcher ready for an attempt; on another number of ranks, if it says so."""
         self._is_growing, before = False, self.config.engine.num_ranks
         num_beside = self.config.num_workers - before
-        num_ranks = self.launcher.make_room(self.config.num_workers, self._is_given_up) - num_beside
-        if num_ranks <= 0:
+        num_workers = self.launcher.make_room(self.config.num_workers, self._is_given_up)
+        if not num_workers:
             raise self._stopped()
-        if num_ranks != before:
-            self.config = resized(self.run, self.config, num_ranks)
+        if num_workers != before + num_beside:
+            self.config = resized(self.run, self.config, num_workers - num_beside)
 
     def _is_given_up(self) -> bool:
         self._stop_if_asked()

@@ -136,6 +136,8 @@ def contest(
     from evals.contest import contest as compare
     from training.rewards.comparisons import Sampling
 
+    if verdicts and not by:
+        raise UsageError("--verdicts keeps what a language model says", "give a --judge, or leave it out")
     sampling = Sampling(split, prompts, answers, temperature, seed, data, max_new_tokens)
     judge = judge_of(reward or [], combine, rule or [], by, verdicts)
     emit(compare(runs, sampling, judge), json=json, render=contest_view)

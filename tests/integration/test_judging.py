@@ -1,6 +1,7 @@
 """A policy's answers, judged, become rows that train the next policy: best-of-n, rejection, comparisons."""
 
 import json
+import shutil
 import statistics
 from dataclasses import replace
 
@@ -110,7 +111,7 @@ def test_rejection_keeps_what_is_good_enough(policy, rewards, tmp_path):
 MEET = Sampling("holdout", num_prompts=12, num_answers=2, temperature=1.0)
 
 
-def test_policies_meet_and_are_rated_by_whose_answers_are_preferred(policy, pretrained, rewards, data):
+def test_policies_meet_and_are_rated_by_whose_answers_are_preferred(policy, pretrained, rewards, tmp_path):
     """A share of a half for a run against its own copy; the judge that is asked decides."""
     with endpoint_of(longer) as server:
         judge = LanguageModel(LlmJudge(JudgeConfig(server.url, "m", num_tries=1)))
@@ -124,15 +125,18 @@ def test_policies_meet_and_are_rated_by_whose_answers_are_preferred(policy, pret
     order = list(found["ratings"])
     if "refused" not in found["ratings"]:
         assert order[0] == str(policy if rate["rate"]["value"] > 0.5 else pretrained)
+    shutil.copytree(policy, tmp_path / "copy")
+    (even,) = contest([policy, tmp_path / "copy"], MEET, RewardModels(RewardScorer(rewards)))["win_rates"]
+    assert (even["rate"]["value"], even["ties"]) == (0.5, len(lengths[0]))
     by_reward = contest([policy, pretrained], MEET, RewardModels(RewardScorer(rewards)))
     assert by_reward["comparisons"] == found["comparisons"] == len(lengths[0])
 
 
-def test_a_contest_that_cannot_be_is_refused(policy, tmp_path):
-    with pytest.raises(UsageError, match="name two runs"):
+def test_a_contest_that_cannot_be_is_refused(policy, pretrained):
+    with pytest.raises(UsageError, match="name two or more"):
         contest([policy, policy], MEET)
     with pytest.raises(UsageError, match="all that the checker knows"):
-        contest([policy, tmp_path], MEET)
+        contest([policy, pretrained], MEET)
 
 
 def test_a_language_model_labels_comparisons(policy, tmp_path):

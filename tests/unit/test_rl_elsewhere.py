@@ -65,7 +65,26 @@ def test_what_is_sent_keeps_its_bits(monkeypatch, part_bytes):
 
 
 def test_a_worker_that_does_not_answer_is_named():
-    line = Line(dist.HashStore(), (5,), 0.05, still)
+    line = Line(dist.HashStore(), (5,), 0.1, still)
     with pytest.raises(SeedbedError, match=r"worker 5 .* has not answered") as raised:
         line.ask("reference", "log_probs", [ITEMS[:1]])
     assert "rank-5.log" in raised.value.fix
+
+
+def test_a_store_that_is_gone_is_no_end():
+    """A worker that ended as if all were well would be missed for minutes."""
+    server = dist.TCPStore("127.0.0.1", 0, 1, is_master=True, wait_for_workers=False)
+    client = dist.TCPStore("127.0.0.1", server.port, 1, is_master=False, wait_for_workers=False)
+    found: list[BaseException] = []
+
+    def wait():
+        try:
+            next(questions(client, 1, still))
+        except BaseException as error:
+            found.append(error)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    del server
+    thread.join(20)
+    assert isinstance(found[0], SeedbedError)

@@ -78,6 +78,8 @@ def test_thoughts_lead_to_the_answer():
     task = next(EXERCISES["reasoning"][1](3))
     assert accuracy(f" <think> 1</think><answer>{task['response']}</answer>", task["response"]) == 1
     assert accuracy(f" <think>{task['response']}</think><answer> 1</answer>", task["response"]) == 0
+    for dodge in ("<answer></answer>", "<answer>", "<answer> 1</answer><answer> 2</answer>"):
+        assert accuracy(f" <think> 85</think>{dodge} 85", "85") == 0, dodge
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -47,6 +47,8 @@ class Sampling:
     """A dataset of examples whose prompts are answered; that of the run without."""
     max_new_tokens: int = 0
     """Where an answer is cut; 0: at twice the length of the dataset's own, and 16 more."""
+    context: int = 0
+    """Tokens of prompt and answer together, if fewer than the model's context."""
 
 
 def compare(
@@ -70,10 +72,10 @@ def compare(
             f"the forms are {', '.join(FORMS)}; to compare takes 2 answers or more",
         )
     loaded = load_model(run)
-    dataset = _dataset(loaded, judge, sampling.data)
+    dataset = _dataset(loaded, judge, sampling)
     judge = judge or PythonChecker()
     table = ExampleTable.of(dataset, sampling.split)
-    chosen, num_too_long = _prompts(table, loaded.config.model.context, sampling)
+    chosen, num_too_long = _prompts(table, _context(loaded, sampling), sampling)
     rows, num_left_out, num_failed, num_answers, num_cut = [], 0, 0, 0, 0
     with Progress("answers", len(chosen) * sampling.num_answers) as bar:
         for number, answers in _answers(loaded, dataset, table, chosen, sampling):
@@ -112,7 +114,7 @@ def sampled(run: Path, sampling: Sampling) -> list[Answer]:
     loaded = load_model(run)
     dataset = _plain_dataset(loaded, sampling.data)
     table = ExampleTable.of(dataset, sampling.split)
-    chosen, _ = _prompts(table, loaded.config.model.context, sampling)
+    chosen, _ = _prompts(table, _context(loaded, sampling), sampling)
     found = _answers(loaded, dataset, table, chosen, sampling)
     return [answer for _, answers in found for answer in answers]
 
@@ -138,8 +140,8 @@ def _plain_dataset(loaded: LoadedModel, data: str) -> Dataset:
     return dataset
 
 
-def _dataset(loaded: LoadedModel, judge: Judge | None, data: str) -> Dataset:
-    dataset = _plain_dataset(loaded, data)
+def _dataset(loaded: LoadedModel, judge: Judge | None, sampling: Sampling) -> Dataset:
+    dataset = _plain_dataset(loaded, sampling.data)
     if isinstance(judge, LanguageModel):
         judge.has_gold = format_of(dataset) == "python-functions"
     if judge is None and format_of(dataset) != "python-functions":
@@ -147,6 +149,12 @@ def _dataset(loaded: LoadedModel, judge: Judge | None, data: str) -> Dataset:
             f"{dataset.location.root} does not hold Python functions, which is all that the checker knows",
             "name reward models with --reward, or a --judge; or give a dataset of functions (--data)",
         )
+    check_judge(judge, loaded, _context(loaded, sampling))
+    return dataset
+
+
+def check_judge(judge: Judge | None, loaded: LoadedModel, context: int) -> None:
+    """UsageError for reward models that cannot read what a policy writes, of up to `context` tokens."""
     if (
         isinstance(judge, RewardModels)
         and judge.scorer.members[0].tokenizer_path.read_bytes() != loaded.tokenizer_path.read_bytes()
@@ -155,20 +163,18 @@ def _dataset(loaded: LoadedModel, judge: Judge | None, data: str) -> Dataset:
             f"{judge.scorer.members[0].path} has another tokenizer than {loaded.path}",
             "give reward models that were begun from it, or from what it was begun from",
         )
-    if isinstance(judge, RewardModels) and judge.scorer.context < loaded.config.model.context:
+    if isinstance(judge, RewardModels) and judge.scorer.context < context:
         raise UsageError(
-            f"a reward model reads {judge.scorer.context} tokens, and {loaded.path} writes up to "
-            f"{loaded.config.model.context}",
+            f"a reward model reads {judge.scorer.context} tokens, and {loaded.path} writes up to {context}",
             "give reward models with as large a context",
         )
-    return dataset
 
 
 def _answers(
     loaded: LoadedModel, dataset: Dataset, table: ExampleTable, chosen: list[int], sampling: Sampling
 ) -> Iterator[tuple[int, list[Answer]]]:
     """Of each prompt its answers, many prompts sampled at once."""
-    tokenizer, context = dataset.tokenizer(), loaded.config.model.context
+    tokenizer, context = dataset.tokenizer(), _context(loaded, sampling)
     engine = Engine(loaded.decoder(), num_slots=64, decode=tokenizer.decode)
     count = sampling.num_answers
     at_once = max(1, AT_ONCE // count)
@@ -199,6 +205,11 @@ def _answers(
                     )
                 ],
             )
+
+
+def _context(loaded: LoadedModel, sampling: Sampling) -> int:
+    own = int(loaded.config.model.context)
+    return min(own, sampling.context) if sampling.context else own
 
 
 def _prompts(table: ExampleTable, context: int, sampling: Sampling) -> tuple[list[int], int]:

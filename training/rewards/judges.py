@@ -64,7 +64,9 @@ class Rules:
     """The sum of rules, by the names that `rl.rewards` has for them."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        """UsageError for one that there is not."""
+        """UsageError for one that there is not, or that is named twice."""
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UsageError(f"the rule '{twice[0]}' is named twice", "each counts once")
         for name in names:
             if name not in RULES:
                 remedy = did_you_mean(name, RULES, f"there are {', '.join(RULES)}", "'{}'")

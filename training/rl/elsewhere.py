@@ -1,10 +1,11 @@
 """Roles whose work is done by workers beside the ranks, asked through the store that an attempt meets at.
 
 Rank 0 asks, block by block, and has the answers; what is sent is JSON, in which numbers keep their bits. A
-scoring worker answers what it was asked in turn, and ends when it is told to, or when whoever asks is gone.
+scoring worker answers what it was asked in turn, and ends when it is told to.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +23,10 @@ from training.rl.sources import Judged
 PART_BYTES = 1 << 22
 """Of one value in the store, which takes no more than 8 MiB."""
 WAIT_S, LONGEST_WAIT_S = 0.001, 0.05
-END = "end"
+END, END_S = "end", 60.0
+"""What a worker is asked last, and how long it may take to hear it."""
+PATIENCE = 0.8
+"""Of the time after which the other ranks, which wait in a collective, would be taken for those that hang."""
 
 
 class Asked(NamedTuple):
@@ -55,19 +59,22 @@ class Line:
     def __init__(
         self, store: dist.Store, ranks: Sequence[int], timeout_s: float, still: Callable[[], None]
     ) -> None:
-        """`still` is called while answers are waited for."""
-        self.store, self.ranks, self.timeout_s, self._still = store, ranks, timeout_s, still
+        """`timeout_s` is that of collectives; `still` is called while answers are waited for."""
+        self.store, self.ranks, self._still = store, ranks, still
+        self.patience_s = PATIENCE * timeout_s
         self._asked = dict.fromkeys(ranks, 0)
 
     def ask(self, role: str, method: str, blocks: Sequence[Sequence[Any]]) -> dict[int, list[Any]]:
-        """SeedbedError when a worker does not answer."""
+        """SeedbedError when not all answers are there in time."""
+        deadline = time.monotonic() + self.patience_s
         asked = [self._send(index, role, method, block) for index, block in enumerate(blocks)]
-        return {index: self._answer(*one) for index, one in enumerate(asked)}
+        return {index: self._answer(*one, deadline) for index, one in enumerate(asked)}
 
     def close(self) -> None:
-        """Have all workers end."""
-        for index in range(len(self.ranks)):
-            self._send(index, END, "", ())
+        """Have all workers end, and wait until they have heard it: the store ends with this process."""
+        deadline = time.monotonic() + END_S
+        for rank, number in [self._send(index, END, "", ()) for index in range(len(self.ranks))]:
+            _taken(self.store, f"{_question(rank, number)}/answer", self._still, deadline)
 
     def _send(self, index: int, role: str, method: str, items: Sequence[Any]) -> tuple[int, int]:
         """(who is asked, the number of the question)"""
@@ -77,12 +84,13 @@ class Line:
         _put(self.store, _question(rank, number), {"role": role, "method": method, "items": _plain(items)})
         return rank, number
 
-    def _answer(self, rank: int, number: int) -> list[Any]:
-        found = _taken(self.store, f"{_question(rank, number)}/answer", self._still, self.timeout_s)
+    def _answer(self, rank: int, number: int, deadline: float) -> list[Any]:
+        found = _taken(self.store, f"{_question(rank, number)}/answer", self._still, deadline)
         if found is None:
             raise SeedbedError(
-                f"worker {rank} (reference and rewards) has not answered for {self.timeout_s:g} s",
-                f"read logs/rank-{rank}.log of the run; rewards that take longer need timeouts.collective_s",
+                f"worker {rank} (reference and rewards) has not answered within {self.patience_s:g} s",
+                f"read logs/rank-{rank}.log of the run; scoring that takes longer needs another "
+                "timeouts.collective_s, or more rl.scoring_workers",
             )
         return [_made(row) for row in found]
 
@@ -90,17 +98,18 @@ class Line:
 def questions(store: dist.Store, rank: int, still: Callable[[], None]) -> Any:
     """What worker `rank` is asked, in turn; the answer to each is sent back by `answer`.
 
-    Ends when there will be no more. `still` is called while nothing is asked.
+    Ends when there will be no more. `still` is called while nothing is asked. SeedbedError when the store is
+    gone.
     """
     number = 0
     while True:
         try:
             asked = _taken(store, _question(rank, number), still)
-        except RuntimeError:
-            # The store ended with rank 0, which says why.
-            return
+        except RuntimeError as error:
+            raise SeedbedError("rank 0, which asks, cannot be reached any more", "read its log") from error
         assert asked is not None
         if asked["role"] == END:
+            answer(store, rank, number, ())
             return
         yield number, Asked(asked["role"], asked["method"], [_made(row) for row in asked["items"]])
         number += 1
@@ -124,12 +133,12 @@ def _put(store: dist.Store, key: str, value: Any) -> None:
     store.set(key, str(len(parts)))
 
 
-def _taken(store: dist.Store, key: str, still: Callable[[], None], timeout_s: float | None = None) -> Any:
+def _taken(store: dist.Store, key: str, still: Callable[[], None], deadline: float = math.inf) -> Any:
     """What was put there, once it is; None when it was not in time."""
-    began, wait_s = time.monotonic(), WAIT_S
+    wait_s = WAIT_S
     # To wait in the store would keep the other threads of this process from it.
     while not store.check([key]):
-        if timeout_s is not None and time.monotonic() - began > timeout_s:
+        if time.monotonic() > deadline:
             return None
         still()
         time.sleep(wait_s)

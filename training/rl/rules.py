@@ -21,16 +21,20 @@ def number_in(text: str) -> float | None:
 def accuracy(answer: str, expected: str, *, tolerance: float = 1e-6) -> float:
     """1 when the answer is the expected text, or the number that it ends with is the expected number.
 
-    Where there is a block <answer>...</answer>, only that counts.
+    Where there is a block <answer>...</answer>, only that counts; what holds the tag in another way is wrong.
     """
-    answer, expected = (within_tags(text, "answer") or text for text in (answer, expected))
+    boxed = within_tags(answer, "answer")
+    if boxed is None and "<answer>" in answer:
+        return 0.0
+    answer = answer if boxed is None else boxed
+    expected = expected if (wanted := within_tags(expected, "answer")) is None else wanted
     if answer.strip() == expected.strip():
         return 1.0
-    wanted = number_in(expected) if _NUMBER.fullmatch(expected.strip()) else None
+    number = number_in(expected) if _NUMBER.fullmatch(expected.strip()) else None
     got = number_in(answer)
-    if wanted is None or got is None:
+    if number is None or got is None:
         return 0.0
-    return float(abs(got - wanted) <= tolerance * max(1.0, abs(wanted)))
+    return float(abs(got - number) <= tolerance * max(1.0, abs(number)))
 
 
 def within_tags(answer: str, tag: str) -> str | None:
