@@ -69,8 +69,8 @@ class Ratings:
 
 
 def rate(games: Sequence[Game]) -> Ratings:
-    """Maximum likelihood. DataError where it has no maximum: models that never met, even over others, some that
-    lost no game to the rest, or ties alone."""
+    """Maximum likelihood. DataError where it has no maximum: models that never met, even over others, some
+    that lost no game to the rest, or ties alone."""
     names = sorted({name for game in games for name in (game.first, game.second)})
     if len(names) < 2:
         raise DataError("ratings need games between two models or more", "compare models pair by pair")

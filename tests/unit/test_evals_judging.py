@@ -68,6 +68,12 @@ def test_reward_models_judge_by_their_reward():
     assert {v.choice for v in RewardJudge(scorer, margin=2).verdicts(first, second)} == {"tie"}
 
 
+def test_ties_alone_rate_nobody():
+    games = [Game("a", "b", "tie", prompt) for prompt in range(5)]
+    with pytest.raises(DataError, match="all of 5 games are ties"):
+        rate(games)
+
+
 def test_ratings_on_a_scale_stay_on_it():
     """A mean of 4.9 with an interval up to 5.3 says nothing, and a mean alone hides that raters split."""
     mean, shares = likert([5] * 18 + [1, 5], clusters_of(range(20)))
