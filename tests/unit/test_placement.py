@@ -1,9 +1,11 @@
 """What fits on which hosts, what is said when it does not, and whose turn it is."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from cluster.placement import Host, Placement, check_feasible, decide, take
-from cluster.submission import check_plan
+from cluster.submission import _placed_anew, check_plan
 from seedbed.errors import UsageError
 
 
@@ -94,3 +96,11 @@ def test_a_run_that_does_not_fit_its_gpus_is_refused_unless_forced(gpus, fits):
     else:
         with pytest.raises(UsageError, match=r"a worker needs 100\.0 GB of memory, the largest GPU has"):
             check_plan(plan, there, force=False)
+
+
+@pytest.mark.parametrize(("scoring", "sizes"), [(0, [1, 2]), (1, [2, 3]), (3, [4, 5])])
+def test_a_run_that_goes_on_has_room_for_the_scoring_workers_that_it_has_now(scoring, sizes):
+    """Else they would be taken from its ranks, or make ranks of their places."""
+    run = SimpleNamespace(config=lambda: SimpleNamespace(rl=SimpleNamespace(scoring_workers=scoring)))
+    submission = {"placement": Placement([2, 3], cpus=0.5, scoring=1).as_dict()}
+    assert Placement(**_placed_anew(run, submission)) == Placement(sizes, cpus=0.5, scoring=scoring)
