@@ -104,9 +104,10 @@ class ExternalLauncher(LocalLauncher):
             )
         if num_ranks != self.place.num_ranks:
             raise UsageError(
-                f"the run has {num_ranks} workers, those of rl.scoring_workers too, and "
+                f"the run has {num_ranks} workers, those beside its ranks too, and "
                 f"{self.place.launcher} started {self.place.num_ranks}, which all train",
-                f"set rl.scoring_workers = 0, or start the run without {self.place.launcher}",
+                "set rl.critic_workers and rl.scoring_workers to 0, or start the run without "
+                f"{self.place.launcher}",
             )
         return num_ranks
 

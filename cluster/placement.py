@@ -31,8 +31,8 @@ class Placement:
     cpus: float = 1.0
     gpus: float = 0.0
     strategy: str = "pack"
-    scoring: int = 0
-    """How many of the workers only score answers; the others are ranks."""
+    beside: int = 0
+    """How many of the workers are no ranks: they have the critic, or score answers."""
 
     def bundle(self) -> dict[str, float]:
         """What one worker takes."""
@@ -102,9 +102,9 @@ def missing(placement: Placement, hosts: Sequence[Host]) -> str:
 
 def _would_fit(placement: Placement, hosts: Sequence[Host]) -> str:
     for strategy in dict.fromkeys((placement.strategy, placement.strategy.removeprefix("strict-"))):
-        sizes = list(range(1 + placement.scoring, placement.sizes[-1] + 1))
+        sizes = list(range(1 + placement.beside, placement.sizes[-1] + 1))
         if most := Placement(sizes, placement.cpus, placement.gpus, strategy).largest(hosts, free=False):
-            ranks = most - placement.scoring
+            ranks = most - placement.beside
             return f"this would fit: --workers {ranks} --placement {strategy}; or add hosts"
     most_of = {
         name: max((host.total.get(name, 0.0) for host in hosts), default=0.0) for name in placement.bundle()

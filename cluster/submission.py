@@ -115,10 +115,10 @@ def resume(run: RunDirectory, sets: list[str], address: str | None = None) -> di
 
 
 def _placed_anew(run: RunDirectory, submission: dict[str, Any]) -> dict[str, Any]:
-    """The placement, with as many workers that only score as the run has now."""
-    placement, scoring = Placement(**submission["placement"]), run.config().rl.scoring_workers
-    sizes = [size - placement.scoring + scoring for size in placement.sizes]
-    return replace(placement, sizes=sizes, scoring=scoring).as_dict()
+    """The placement, with as many workers beside the ranks as the run has now."""
+    placement, beside = Placement(**submission["placement"]), run.config().num_beside
+    sizes = [size - placement.beside + beside for size in placement.sizes]
+    return replace(placement, sizes=sizes, beside=beside).as_dict()
 
 
 def _lock(run: RunDirectory) -> IO[str]:
@@ -155,8 +155,8 @@ def place(config: Config, ask_: Ask) -> Placement:
             if isinstance(problem, ConfigError)
             else ConfigError(f"--workers {ask_.workers}: {problem}")
         )
-    scoring = config.rl.scoring_workers
-    return Placement([size + scoring for size in sizes], ask_.cpus, ask_.gpus, ask_.strategy, scoring)
+    beside = config.num_beside
+    return Placement([size + beside for size in sizes], ask_.cpus, ask_.gpus, ask_.strategy, beside)
 
 
 def check_plan(plan: dict[str, Any], available: list[Host], *, force: bool) -> None:

@@ -7,7 +7,7 @@ which step and how, so that two results can be compared without asking anyone.
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,21 +85,22 @@ def evaluate(
     num_fewshot: int | None = None,
     limit: int | None = None,
     ranks: int = 1,
+    memory: Mapping[str | int, int] | None = None,
     perturb: Sequence[str] = (),
     contamination: bool = False,
 ) -> dict[str, Any]:
     """Run `tasks` on a run's newest good checkpoint, or on the step directory that is given.
 
     A task is one of `TASKS`, or of a task file: a shipped one by name, one's own by its path. `num_fewshot`,
-    `limit` and `ranks` are about those; the scores of their items are written beside the result. With
-    `perturb` (see `task_probes`) they are asked under changes, too; with `contamination` the items are looked
-    for in what the checkpoint was trained on.
+    `limit`, `ranks` and `memory` (see `task_scoring`) are about those; the scores of their items are written
+    beside the result. With `perturb` (see `task_probes`) they are asked under changes, too; with
+    `contamination` the items are looked for in what the checkpoint was trained on.
 
     Returns {"run", "step", "tasks": {task: result}, "files": [...]}, all of it JSON. Each result is also
     written to RUN/evals/, whole or not at all. Baselines are computed where the task has any. Errors:
     UsageError for an unknown task or data that is not there, DataError and CheckpointError for damage.
     """
-    definitions = {task: _definition(task) for task in tasks if task not in TASKS}
+    definitions = {task: definition_of(task) for task in tasks if task not in TASKS}
     _check_probes(tasks, definitions, perturb, contamination)
     options = Options(data, with_baselines, batch_size, stride, device, members, combine)
     if members and "preferences" not in tasks:
@@ -113,7 +114,7 @@ def evaluate(
     with contextlib.ExitStack() as held:
         scorer = None
         if definitions:
-            scorer = held.enter_context(scorer_of(checkpoint, ranks, batch_size, device))
+            scorer = held.enter_context(scorer_of(checkpoint, ranks, batch_size, device, memory))
         for task in tasks:
             started, scores, name = time.monotonic(), None, task
             if scorer is not None and task in definitions:
@@ -123,9 +124,9 @@ def evaluate(
                 name = definition.name
             else:
                 result, scores = TASKS[task](checkpoint, options)
-            results[name] = _stamped(name, checkpoint, result, started)
+            results[name] = stamped(name, checkpoint.step, result, started)
             is_own = data is None and (task in TASKS or asked == plain)
-            files.append(str(_write(run_dir, name, results[name], scores, is_own=is_own)))
+            files.append(str(write_result(run_dir, name, results[name], scores, is_own=is_own)))
     return {"run": str(run_dir), "step": checkpoint.step, "tasks": results, "files": files}
 
 
@@ -145,13 +146,13 @@ def _check_probes(
         )
 
 
-def _stamped(task: str, checkpoint: LoadedModel, result: dict[str, Any], started: float) -> dict[str, Any]:
+def stamped(task: str, step: int, result: dict[str, Any], started: float) -> dict[str, Any]:
     """A result with what every one of them says."""
     return {
         "format": "seedbed-eval",
         "version": 1,
         "task": task,
-        "step": checkpoint.step,
+        "step": step,
         "time": time.time(),
         **result,
         "seconds": time.monotonic() - started,
@@ -159,7 +160,8 @@ def _stamped(task: str, checkpoint: LoadedModel, result: dict[str, Any], started
     }
 
 
-def _definition(task: str) -> TaskDefinition:
+def definition_of(task: str) -> TaskDefinition:
+    """Of a task file; UsageError where there is none of that name."""
     if is_task_file(task) or task in task_names():
         return load_task(task)
     known = [*TASKS, *task_names()]
@@ -172,7 +174,7 @@ def _texts_of(checkpoint: LoadedModel, task: TaskDefinition) -> Path | None:
     return _own_dataset(checkpoint) if task.items.build and task.items.texts == "holdout" else None
 
 
-def _write(
+def write_result(
     run_dir: Path, task: str, result: dict[str, Any], scores: ItemScores | None, *, is_own: bool
 ) -> Path:
     """RUN/evals/TASK-step-N.json; a result on other items carries the start of their digest as well. The

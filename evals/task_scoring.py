@@ -1,7 +1,8 @@
 """Tasks of task files on a checkpoint: where their items come from, on how many processes they are scored."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from data.tokenizers import load_tokenizer
 from evals.items import load_items
 from evals.scoring import Backend, CachedBackend, Scorer
 from evals.scoring.cached import BATCH_SIZE
+from evals.scoring.dispatch import dispatched, fitted
 from evals.scoring.ranks import RanksBackend
 from evals.task_probes import changes_named, in_training, under_changes
 from evals.task_results import ItemScores
@@ -19,7 +21,7 @@ from evals.tasks.definition import TaskDefinition
 from evals.tasks.formats import read_file
 from evals.tasks.items import TaskItem
 from evals.tasks.local import Text, built
-from evals.tasks.running import num_requests, prepared, run
+from evals.tasks.running import Question, num_requests, prepared, run
 from seedbed.errors import UsageError
 from seedbed.progress import Progress
 from training.checkpoint.models import LoadedModel
@@ -44,12 +46,27 @@ class Asked:
 
 @contextlib.contextmanager
 def scorer_of(
-    checkpoint: LoadedModel, ranks: int, batch_size: int | None, device: str = "cpu"
+    checkpoint: LoadedModel,
+    ranks: int,
+    batch_size: int | None,
+    device: str = "cpu",
+    memory: Mapping[str | int, int] | None = None,
 ) -> Iterator[Scorer]:
-    """A scorer in this process, or one on `ranks` of them."""
+    """A scorer in this process, or one on `ranks` of them; with `memory`, one whose blocks are spread over
+    devices, host and disk: see `fitted`."""
     tokenizer = load_tokenizer(checkpoint.tokenizer_path)
     size = batch_size or BATCH_SIZE
     model = checkpoint.decoder()
+    if memory:
+        if ranks > 1:
+            raise UsageError("--memory spreads one model over all devices", "leave --ranks out")
+        with tempfile.TemporaryDirectory() as folder:
+            main = next(iter(memory))
+            places = fitted(model, memory, main=main)
+            spread = dispatched(model, places, main=main, folder=Path(folder), batch_size=size)
+            spread.decode = tokenizer.decode
+            yield Scorer(spread, tokenizer)
+        return
     if ranks == 1:
         backend: Backend = CachedBackend(model.to(device), batch_size=size, decode=tokenizer.decode)
         yield Scorer(backend, tokenizer)
@@ -65,11 +82,7 @@ def run_task(
 ) -> tuple[dict[str, Any], ItemScores]:
     """(result, the scores of its items). `own_data` is where held-out texts are; UsageError where a task
     wants some and it is None."""
-    items, origin = items_of(task, scorer, own_data)
-    pool = None
-    if task.few_shot.path:
-        pool = read_file(task.items.format, task.path(task.few_shot.path), task.items.subset)
-    question = prepared(task, items, pool=pool, num_fewshot=asked.num_fewshot, limit=asked.limit)
+    question, origin = question_of(task, scorer, asked, own_data)
     changes = changes_named(asked.changes)
     with Progress(task.name, num_requests(question) * (1 + len(changes))) as bar:
         result, scores = run(question, scorer, bar.advance)
@@ -81,6 +94,22 @@ def run_task(
             result["robustness"] = under_changes(question, scorer, judged, name, changes, bar.advance)
     if asked.trained_on:
         result["contamination"] = in_training(question, judged, str(result["metric"]), asked.trained_on)
+    return {**result, **about(task, scorer, asked, origin)}, scores
+
+
+def question_of(
+    task: TaskDefinition, scorer: Scorer, asked: Asked, own_data: Path | None
+) -> tuple[Question, dict[str, Any]]:
+    """(the task ready to be asked, where its items are from)."""
+    items, origin = items_of(task, scorer, own_data)
+    pool = None
+    if task.few_shot.path:
+        pool = read_file(task.items.format, task.path(task.few_shot.path), task.items.subset)
+    return prepared(task, items, pool=pool, num_fewshot=asked.num_fewshot, limit=asked.limit), origin
+
+
+def about(task: TaskDefinition, scorer: Scorer, asked: Asked, origin: dict[str, Any]) -> dict[str, Any]:
+    """What a result says of how it came about."""
     method = {
         "kind": task.kind,
         "context": scorer.backend.context,
@@ -88,8 +117,8 @@ def run_task(
         "ranks": asked.ranks,
         "limit": asked.limit,
     }
-    about = {"data": origin, "method": method, "description": task.description, "baselines": []}
-    return {**result, **about, "tokenizer_fingerprint": scorer.tokenizer.fingerprint}, scores
+    told = {"data": origin, "method": method, "description": task.description, "baselines": []}
+    return {**told, "tokenizer_fingerprint": scorer.tokenizer.fingerprint}
 
 
 def items_of(

@@ -59,8 +59,23 @@ class Config(Section):
 
     @property
     def num_workers(self) -> int:
-        """Processes: the ranks that train, and those beside them that only score."""
-        return self.engine.num_ranks + self.rl.scoring_workers
+        """Processes: the ranks that train, and those beside them that have the critic, or only score."""
+        return self.scoring_ranks.stop
+
+    @property
+    def num_beside(self) -> int:
+        """Those of them that are no ranks of the run's model."""
+        return self.num_workers - self.engine.num_ranks
+
+    @property
+    def critic_ranks(self) -> range:
+        """Those of them that have the critic."""
+        return range(self.engine.num_ranks, self.engine.num_ranks + self.rl.critic_workers)
+
+    @property
+    def scoring_ranks(self) -> range:
+        """Those of them that only score."""
+        return range(self.critic_ranks.stop, self.critic_ranks.stop + self.rl.scoring_workers)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":

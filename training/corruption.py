@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from seedbed.errors import Corrupted
-from training.objectives import with_step_weights
+from training.objectives import seed_dropout, with_step_weights
 from training.state import TrainState
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def compute_twice(
     group, step = trainer.group, state.step + 1
     index = trainer.layout.micro_batch(group.rank, 0)
     batch = with_step_weights(batches, trainer.engine.sum_over_ranks)[0]
-    trainer.seed_dropout(state.position, index)
+    seed_dropout(trainer.config.run.seed, state.position, index)
     again = trainer.engine.recompute(trainer.objective, trainer.on_device(batch))
     before = losses[index] if index is not None else None
     # Bits, not values: a loss that is not a number is for the guards.

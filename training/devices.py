@@ -247,7 +247,7 @@ def resolve_hardware(config: Config) -> Config:
 
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if found < config.num_workers:
-            beside = f" and rl.scoring_workers = {n}" if (n := config.rl.scoring_workers) else ""
+            beside = f" and {n} worker(s) beside them" if (n := config.num_beside) else ""
             raise ConfigError(
                 f"engine.device = 'cuda' with engine.num_ranks = {config.engine.num_ranks}{beside}: "
                 f"this machine has {found} GPU(s)",

@@ -84,8 +84,8 @@ def _always(config: Config, saves: bool) -> Parts:
 
 def _beside_policy(config: Config, learner: int) -> int:
     """Bytes of the other models of a policy that learns from rewards: generator, reference, and a critic,
-    which is a `learner` as the policy is and has gradients too. Reward models are not among them, whose sizes
-    their files know."""
+    which is a `learner` as the policy is and has gradients too, unless they have workers of their own. Reward
+    models are not among them, whose sizes their files know."""
     algorithm = ALGORITHMS.get(config.objective.name)
     if algorithm is None:
         return 0
@@ -94,7 +94,8 @@ def _beside_policy(config: Config, learner: int) -> int:
     copies = 2 if config.engine.device == "cpu" else 1
     generator = whole * copies if config.engine.precision == "fp32" else whole // 2
     shards = config.engine.num_ranks if "gradients" in config.engine.traits.cuts else 1
-    return generator + whole + algorithm.has_critic * (learner + whole // shards)
+    critic = 0 if config.rl.critic_workers else algorithm.has_critic * (learner + whole // shards)
+    return generator + (0 if config.rl.scoring_workers else whole) + critic
 
 
 def _moments_of_step(config: Config) -> list[Parts]:

@@ -11,6 +11,7 @@ from data.tokenizers import load_tokenizer
 from models.sizes import LORA_A, LORA_B
 from seedbed.errors import ConfigError, UsageError
 from seedbed.files import write_atomic, write_json
+from training.asked_tasks import with_asked_tasks
 from training.batch_layout import batch_layout
 from training.checkpoint import remote_copy
 from training.checkpoint.layout import abandon_after, list_steps, resolve, step_dir
@@ -57,7 +58,7 @@ def start(
         asked = begun_from(asked, init_from)
     batch_layout(asked)
     objective_of(asked)
-    config, dataset = _with_data(resolve_hardware(asked))
+    config, dataset = _with_data(with_asked_tasks(resolve_hardware(asked)))
     trained_names(config.model, config.optimizer.trained)
     run = RunDirectory(run_path)
     source, fresh = sound_checkpoint(init_from, config) if init_from else (None, [])
@@ -103,7 +104,7 @@ def resume(
         # Before anything is put aside: going back to a damaged step would lose the sound ones after it.
         Checkpoint.open(step_dir(run_path, from_step)).verify()
     old = run.config()
-    config = resolve_hardware(_override(old, assignments, run))
+    config = with_asked_tasks(resolve_hardware(_override(old, assignments, run)))
     batch_layout(config)
     changed = [
         f"{name}: {before!r} in the run, {after!r} asked"
@@ -141,7 +142,7 @@ def fork(run_path: Path, new_path: Path, assignments: Sequence[str]) -> tuple[Ru
     checkpoint.verify()
     # A branch has no part in its parent's copy elsewhere.
     settings = ['checkpoint.copy_to=""', *assignments]
-    asked = resolve_hardware(_override(parent.config(), settings, parent))
+    asked = with_asked_tasks(resolve_hardware(_override(parent.config(), settings, parent)))
     batch_layout(asked)
     check_state(checkpoint, parent.config(), asked)
     config, dataset = _with_data(asked, rebuild=True)

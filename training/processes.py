@@ -74,17 +74,19 @@ def stop_when_parent_dies() -> None:
 
 
 @contextlib.contextmanager
-def process_group(rank: int, num_ranks: int, device_type: str, rendezvous: Path, timeout_s: float) -> Any:
-    """Join the group of this attempt: gloo on CPU, nccl on GPUs. Yields a `Group`.
+def process_group(
+    rank: int, num_ranks: int, device_type: str, rendezvous: Path, timeout_s: float, first: int = 0
+) -> Any:
+    """Join a group of this attempt: gloo on CPU, nccl on GPUs. Yields a `Group`.
 
-    Rank 0 opens a store on a port that the kernel chooses and publishes it in the file
-    `rendezvous`, so that no port is guessed.
+    It is that of the attempt's workers from number `first` on. Worker 0 opens a store on a port that the
+    kernel chooses and publishes it in the file `rendezvous`, so that no port is guessed.
     """
-    device = own_device(rank, device_type)
-    store = meeting_place(rank, num_ranks, rendezvous)
+    device = own_device(first + rank, device_type)
+    store = meeting_place(first + rank, num_ranks, rendezvous)
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
-        store=store,
+        store=dist.PrefixStore(f"workers from {first}", store) if first else store,
         rank=rank,
         world_size=num_ranks,
         timeout=timedelta(seconds=timeout_s),

@@ -1,5 +1,6 @@
 """Where a run goes on from: the newest sound checkpoint, the same on all ranks, or its initial weights."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +8,7 @@ from data.order_hash import as_floats, from_floats
 from seedbed.errors import CheckpointError, DamagedError
 from training.checkpoint import layout, state_digest
 from training.checkpoint.reader import Checkpoint
+from training.engines.base import Engine, Shard
 from training.guards import GuardState
 from training.metrics import step_survives, surviving_rows
 from training.run_directory import INIT_FROM
@@ -120,16 +122,22 @@ def _try_load(trainer: "Trainer", path: Path) -> tuple[Checkpoint | None, str]:
 
     # Loading takes all ranks: one that cannot even open the step must not leave the others to it.
     for attempt in (opened, loaded):
-        problem = ""
-        try:
-            attempt()
-        except DamagedError as error:
-            problem = error.message
-        if trainer.engine.sum_over_ranks([1.0 if problem else 0.0])[0]:
+        is_sound, problem = on_all_ranks(trainer.engine, attempt)
+        if not is_sound:
             return None, problem
     assert checkpoint is not None
-    _check_state(trainer, checkpoint)
+    check_state(trainer.engine, trainer.shards(checkpoint.position), checkpoint)
     return checkpoint, ""
+
+
+def on_all_ranks(engine: Engine, attempt: Callable[[], None]) -> tuple[bool, str]:
+    """(whether every rank could, what is damaged on this one)"""
+    problem = ""
+    try:
+        attempt()
+    except DamagedError as error:
+        problem = error.message
+    return not engine.sum_over_ranks([float(bool(problem))])[0], problem
 
 
 def _sums(checkpoint: Checkpoint) -> dict[str, int]:
@@ -138,15 +146,15 @@ def _sums(checkpoint: Checkpoint) -> dict[str, int]:
     return {name: int(entry["sum"], 16) for name, entry in tensors.items() if "sum" in entry}
 
 
-def _check_state(trainer: "Trainer", checkpoint: Checkpoint) -> None:
-    """Raises CheckpointError when what the ranks hold now, put together, is not what was saved.
+def check_state(engine: Engine, shards: Iterable[Shard], checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError when what the engine's ranks hold now, put together, is not what was saved.
 
-    Of tensors that every rank holds whole, rank 0's are compared.
+    Of tensors that every rank holds whole, rank 0's are compared; none of those that nobody of them holds.
     """
-    stored, own = _sums(checkpoint), state_digest.digests(trainer.shards(checkpoint.position))
+    stored, own = _sums(checkpoint), state_digest.digests(shards)
     names = sorted(stored)
     parts = [part for name in names for part in (float(name in own), *as_floats(own.get(name, 0)))]
-    sums = trainer.engine.sum_over_ranks(parts)
+    sums = engine.sum_over_ranks(parts)
     for number, name in enumerate(names):
         is_held, *value = sums[5 * number : 5 * number + 5]
         if is_held and from_floats(value) != stored[name]:

@@ -311,6 +311,11 @@ class EvalConfig(Section):
     restore_best: bool = Field(False, json_schema_extra=SCHEDULE)
     """At its end the run goes back to the step of the least validation loss, which is its newest then; each
     step with a new least is saved. A resume goes on from there."""
+    tasks: tuple[str, ...] = Field((), strict=False, json_schema_extra=PLACEMENT)
+    """Tasks that the model is asked at every validation, as `seedbed eval --tasks` names them; their results
+    are kept with those."""
+    task_items: int = Field(64, ge=1, json_schema_extra=PLACEMENT)
+    """The first so many items of each."""
     prompt: str = Field("", json_schema_extra=PLACEMENT)
     """Text that is continued at every validation, for the report; empty continues nothing."""
     sample_tokens: int = Field(64, ge=1, json_schema_extra=PLACEMENT)

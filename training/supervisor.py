@@ -173,7 +173,7 @@ class Supervisor:
     def _make_room(self) -> None:
         """Have the launcher ready for an attempt; on another number of ranks, if it says so."""
         self._is_growing, before = False, self.config.engine.num_ranks
-        num_beside = self.config.num_workers - before
+        num_beside = self.config.num_beside
         num_workers = self.launcher.make_room(self.config.num_workers, self._is_given_up)
         if not num_workers:
             raise self._stopped()

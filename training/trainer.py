@@ -14,8 +14,8 @@ from data.loader import Direct, Prefetcher
 from data.order_hash import as_floats, from_floats, show_digest
 from models.families import build, flops_per_token, initial_values
 from seedbed.errors import ConfigError, TrainingError
-from seedbed.randomness import seed64
 from training import early_stopping, products
+from training.asked_tasks import asked_tasks
 from training.batch_layout import BatchLayout, batch_layout
 from training.checkpoint.remote_copy import RemoteCopy
 from training.checkpoint.writer import Saver, SaveResult, library_versions
@@ -33,7 +33,7 @@ from training.devices import device_rates, memory_bytes, packages_of
 from training.engines import ENGINES, Engine, Group
 from training.engines.base import Shard
 from training.guards import Guards, Verdict, describe
-from training.objectives import as_numbers, with_step_weights
+from training.objectives import as_numbers, seed_dropout, with_step_weights
 from training.pace import Pace
 from training.processes import StopFlag
 from training.recipes import to_toml
@@ -83,6 +83,7 @@ class Trainer:
             group,
         )
         self.rl = Reinforcement(self) if is_rl else None
+        self.tasks = asked_tasks(self)
         self.pace = Pace(self.config.guards.pace_every, self.engine, self.recorder.event)
         self._told_eager = False
         rates = device_rates(group.device, self.config.engine.precision)
@@ -100,6 +101,7 @@ class Trainer:
                 **self.task.attachments(),
             },
             self._saved,
+            self.rl.apart if self.rl else None,
         )
         copy_to = self.config.checkpoint.copy_to if group.rank == 0 else ""
         self.copy = RemoteCopy(run.path, copy_to, self.recorder.event) if copy_to else None
@@ -150,7 +152,7 @@ class Trainer:
         if self.rl:
             self.rl.before(state)
         started = time.perf_counter()
-        step, beside_save, begun_at = state.step + 1, self.saver.is_busy, state.position
+        step, beside_save = state.step + 1, self.saver.is_busy
         with record_function("seedbed.data"):
             batches, digest = self.batches.get(state.position)
         data_s = time.perf_counter() - started
@@ -190,7 +192,7 @@ class Trainer:
         state.step, state.position, state.validated = step, self._following(state), None
         state.num_updates += not update.get("skipped")
         if self.rl:
-            update |= self.rl.after(state, batches, begun_at)
+            update |= self.rl.after(state)
         self._record_step(
             state,
             loss=loss_mean if math.isfinite(loss_mean) else None,
@@ -265,17 +267,13 @@ class Trainer:
         weights = losses.copy()
         for turn, batch in enumerate(with_step_weights(batches, self.engine.sum_over_ranks)):
             index = self.layout.micro_batch(self.group.rank, turn)
-            self.seed_dropout(position, index)
+            seed_dropout(self.config.run.seed, position, index)
             loss, weight = self.engine.micro_batch(
                 self.objective, self.on_device(batch), last=turn == self.layout.turns - 1
             )
             if index is not None:
                 losses[index], weights[index] = loss, weight
         return losses, weights
-
-    def seed_dropout(self, position: int, index: int | None) -> None:
-        """Its draws are those of the micro-batch, whoever computes it and how often."""
-        torch.manual_seed(seed64(self.config.run.seed, "dropout", position, index or 0))
 
     def _run_eagerly(self, num_failures: int, step: int) -> None:
         """Say once that blocks are not compiled; where one rank cannot, none does."""
@@ -380,8 +378,6 @@ class Trainer:
     def finish(self, state: TrainState, phase: str) -> None:
         """Wait until the last step is on disk, on all ranks; raises TrainingError when it cannot be."""
         self.batches.close()
-        if self.rl:
-            self.rl.close()
         self.recorder.beat(state.step, "saving")
         if not self.settle_save():
             self.save(state)
@@ -391,6 +387,8 @@ class Trainer:
                     f"{self.saver.own_failure or 'another rank could not write its part'}",
                     f"free some disk space, then: seedbed train --resume {self.run.path}",
                 )
+        if self.rl:
+            self.rl.close()
         if self.copy:
             self.recorder.beat(state.step, "copying")
             self.copy.close(self.recorder.still)

@@ -22,11 +22,20 @@ CONTINUATION = SamplingOptions(temperature=0.8, top_p=0.95)
 
 
 def validate(trainer: "Trainer", state: TrainState) -> None:
-    """Record the scores of the validation windows, bits per byte among them; continue the prompt, if any."""
-    if (held_out := trainer.holdout_data) is None:
-        return
-    started = time.perf_counter()
+    """Record the scores of the validation windows, bits per byte among them, and of `eval.tasks`; continue
+    the prompt, if any."""
     trainer.recorder.beat(state.step, "evaluating")
+    if trainer.tasks:
+        started, is_first = time.perf_counter(), trainer.group.rank == 0
+        found = trainer.tasks.scores(state.step, trainer.run.path if is_first else None)
+        trainer.recorder.row("tasks", state.step, **found, tasks_s=time.perf_counter() - started)
+    if (held_out := trainer.holdout_data) is not None:
+        _validate(trainer, state, held_out)
+    trainer.recorder.beat(state.step, "training")
+
+
+def _validate(trainer: "Trainer", state: TrainState, held_out: Stream[Any]) -> None:
+    started = time.perf_counter()
     sums, num_bytes = _totals(trainer, held_out)
     means = {name: total / weight for name, (total, weight) in sums.items() if weight}
     state.validated = _loss(trainer, sums)
@@ -51,7 +60,6 @@ def validate(trainer: "Trainer", state: TrainState) -> None:
     )
     if trainer.config.eval.prompt:
         _continue_prompt(trainer, state.step)
-    trainer.recorder.beat(state.step, "training")
 
 
 def _loss(trainer: "Trainer", sums: dict[str, tuple[float, float]]) -> float:

@@ -1,5 +1,6 @@
 """`seedbed eval` and `seedbed contest`: scores, and preferences."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,13 @@ from seedbed.errors import UsageError
 Members = Annotated[
     list[Path] | None,
     typer.Option("--member", metavar="RUN", help="Of a reward model: one more of an ensemble. Repeatable."),
+]
+Memory = Annotated[
+    str,
+    typer.Option(
+        help="Of a model larger than a device: 0=20GB,cpu=60GB fills these with its blocks, first to last; "
+        "the others are on disk."
+    ),
 ]
 Perturb = Annotated[
     str,
@@ -63,6 +71,7 @@ def evaluate(
     ranks: Annotated[
         int, typer.Option("--ranks", min=1, help="Processes that share the items; changes no score.")
     ] = 1,
+    memory: Memory = "",
     perturb: Perturb = "",
     contamination: Contamination = False,
     other: Annotated[
@@ -88,11 +97,27 @@ def evaluate(
         "limit": limit,
         "batch_size": batch_size,
         "ranks": ranks,
+        "memory": _memory(memory),
         "perturb": _names(perturb),
         "contamination": contamination,
     }
     value = evaluate_both(checkpoint, other, names, **how) if other else score(checkpoint, names, **how)
     emit(value, json=json, render=eval_view)
+
+
+def _memory(text: str) -> dict[str | int, int]:
+    """Bytes by place, of "0=20GB,cpu=60GB"."""
+    found: dict[str | int, int] = {}
+    for part in _names(text):
+        parsed = re.fullmatch(r"(cpu|\d+)=(\d+(?:\.\d+)?)([KMGT]?)B", part)
+        if not parsed:
+            raise UsageError(
+                f"--memory {text}: {part!r} is no place with its memory", "such as 0=20GB,cpu=60GB"
+            )
+        place, amount, unit = parsed.groups()
+        size = float(amount) * 1000 ** " KMGT".index(unit or " ")
+        found[int(place) if place.isdecimal() else place] = int(size)
+    return found
 
 
 def _names(text: str) -> list[str]:

@@ -13,12 +13,12 @@ PHASES = (
     ("training.rl.judging:Judge.rewards", "after"),
     ("training.rl.workers:Policy.log_probs", "before"),
     ("training.rl.workers:Reference.log_probs", "after"),
-    ("training.rl.workers:Critic.values", "after"),
+    ("training.rl.critic:Critic.values", "after"),
     ("training.rl.driver:Reinforcement._learn_from", "after"),
     ("training.rl.driver:Reinforcement._keep", "before"),
     ("training.engines.torch_engine:TorchEngine.step", "before"),
-    ("training.rl.critic:CriticTrainer.learn", "before"),
-    ("training.rl.critic:CriticTrainer.learn", "after"),
+    ("training.rl.critic:Critic.learn", "before"),
+    ("training.rl.critic:Critic.learn", "after"),
 )
 """The engine's step is the policy's, and, every second time, the critic's."""
 
@@ -69,7 +69,7 @@ def test_a_kill_at_any_phase_of_an_iteration_changes_nothing(prepared, tmp_path,
     ("call", "number"),
     [
         pytest.param("training.rl.judging:Judge.rewards", 2, marks=pytest.mark.long),
-        ("training.rl.critic:CriticTrainer.learn", 3),
+        ("training.rl.critic:Critic.learn", 3),
     ],
 )
 def test_a_run_that_was_killed_goes_on_with_another_number_of_ranks(
@@ -86,13 +86,21 @@ def test_a_run_that_was_killed_goes_on_with_another_number_of_ranks(
 
 
 @pytest.mark.chaos
-def test_a_scoring_worker_that_is_killed_is_replaced(prepared, tmp_path, undisturbed):
-    """With the ranks that it scored for, from their last step."""
+@pytest.mark.parametrize(
+    ("call", "number", "apart"),
+    [
+        ("training.rl.sources:Function.rewards", 2, {"rl__scoring_workers": 1}),
+        ("training.rl.critic:Critic.learn", 8, {"rl__critic_workers": 1}),
+        pytest.param("training.rl.critic:Critic.save", 3, {"rl__critic_workers": 1}, marks=pytest.mark.long),
+    ],
+)
+def test_a_worker_beside_the_ranks_that_is_killed_is_replaced(
+    prepared, tmp_path, undisturbed, call, number, apart
+):
+    """With the ranks that it worked for, from the last step that all of them saved."""
     run = tmp_path / "run"
-    call = "training.rl.sources:Function.rewards"
-    faults = [{"kind": "call", "rank": 1, "call": call, "number": 2, "when": "before"}]
-    apart = {"engine__num_ranks": 1, "rl__scoring_workers": 1}
-    finish(start(run, faults, recipe=(recipe(prepared), prepared.policy), **apart))
+    faults = [{"kind": "call", "rank": 1, "call": call, "number": number, "when": "before"}]
+    finish(start(run, faults, recipe=(recipe(prepared), prepared.policy), engine__num_ranks=1, **apart))
     died = [event for event in read_events(run) if event["kind"] == "worker_died"]
     assert [event["rank"] for event in died] == [1]
     assert state_hash(run) == undisturbed

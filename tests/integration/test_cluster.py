@@ -237,7 +237,7 @@ def test_what_learns_from_rewards_is_the_same_wherever_its_workers_are(cluster, 
     local, ray = (cluster.folder / "runs" / name for name in ("rl-local", "rl-ray"))
     outcome = cluster("train", *begun, "--run-dir", str(local), *ranks)
     assert outcome.code == 0, outcome.stderr
-    apart = ("--set", "rl.scoring_workers=1")
+    apart = ("--set", "rl.scoring_workers=1", "--set", "rl.critic_workers=1")
     outcome = cluster("submit", *begun, "--run-dir", str(ray), *ranks, *apart)
     assert (outcome.code, "--workers 1 --placement pack" in outcome.stderr) == (2, True), outcome.stderr
     outcome = cluster("submit", *begun, "--run-dir", str(ray), *ranks, *apart, "--cpus-per-worker", "0.5")

@@ -74,6 +74,6 @@ def test_a_batch_script_is_no_rank():
 def test_workers_that_nobody_started_are_not_waited_for(tmp_path):
     """All that torchrun and srun start train: a run that wants more would never begin."""
     place = rank_here({**SLURM, "SLURM_PROCID": "0"})
-    with pytest.raises(UsageError, match=r"has 3 workers, those of rl\.scoring_workers too"):
+    with pytest.raises(UsageError, match=r"has 3 workers, those beside its ranks too"):
         ExternalLauncher(place, tmp_path / "run").make_room(3, lambda: False)
     assert ExternalLauncher(place, tmp_path / "run").make_room(2, lambda: False) == 2

@@ -98,9 +98,9 @@ def test_a_run_that_does_not_fit_its_gpus_is_refused_unless_forced(gpus, fits):
             check_plan(plan, there, force=False)
 
 
-@pytest.mark.parametrize(("scoring", "sizes"), [(0, [1, 2]), (1, [2, 3]), (3, [4, 5])])
-def test_a_run_that_goes_on_has_room_for_the_scoring_workers_that_it_has_now(scoring, sizes):
+@pytest.mark.parametrize(("beside", "sizes"), [(0, [1, 2]), (1, [2, 3]), (3, [4, 5])])
+def test_a_run_that_goes_on_has_room_for_the_workers_beside_its_ranks_of_now(beside, sizes):
     """Else they would be taken from its ranks, or make ranks of their places."""
-    run = SimpleNamespace(config=lambda: SimpleNamespace(rl=SimpleNamespace(scoring_workers=scoring)))
-    submission = {"placement": Placement([2, 3], cpus=0.5, scoring=1).as_dict()}
-    assert Placement(**_placed_anew(run, submission)) == Placement(sizes, cpus=0.5, scoring=scoring)
+    run = SimpleNamespace(config=lambda: SimpleNamespace(num_beside=beside))
+    submission = {"placement": Placement([2, 3], cpus=0.5, beside=1).as_dict()}
+    assert Placement(**_placed_anew(run, submission)) == Placement(sizes, cpus=0.5, beside=beside)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -50,6 +50,20 @@ class SaveResult:
     """Validation loss and step of the best checkpoint, once this one is on disk."""
 
 
+class Apart(Protocol):
+    """Workers that are no ranks and write parts of a step, numbered after the ranks' own."""
+
+    num_parts: int
+
+    def save(self, step: int, nonce: str) -> None:
+        """Begin; all ranks call it."""
+        ...
+
+    def save_failure(self) -> str:
+        """Once the parts are on disk, or have failed: why. All ranks call it."""
+        ...
+
+
 @dataclass
 class Saver:
     """Writes one step at a time for one rank of a run.
@@ -64,6 +78,8 @@ class Saver:
     nonce: str
     attachments: dict[str, bytes]
     on_done: Callable[[SaveResult], None]
+    apart: Apart | None = None
+    """Who writes more parts, and is no rank."""
     own_failure: str = ""
     """Why this rank's part of the current save failed; the loop tells rank 0 through a reduction."""
     _thread: threading.Thread | None = None
@@ -78,6 +94,8 @@ class Saver:
         """
         started = time.perf_counter() if started is None else started
         self.wait()
+        if self.apart:
+            self.apart.save(manifest["step"], self.nonce)
         copies = self._copies(shards)
         self.own_failure = ""
         self._abort.clear()
@@ -112,6 +130,10 @@ class Saver:
         return copies
 
     @property
+    def _num_parts(self) -> int:
+        return self.num_ranks + (self.apart.num_parts if self.apart else 0)
+
+    @property
     def is_busy(self) -> bool:
         """Whether something is being written beside the loop."""
         return self._thread is not None and self._thread.is_alive()
@@ -125,9 +147,11 @@ class Saver:
             self._thread = None
 
     def wait_written(self, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """Until this rank's own part of the save under way is on disk or has failed."""
+        """Until this rank's own part of the save under way, and those apart, are on disk or have failed."""
         while self._thread is not None and not self._written.wait(WAIT_S):
             meanwhile()
+        if self._thread is not None and self.apart:
+            self.own_failure = self.own_failure or self.apart.save_failure()
 
     def abort(self) -> None:
         """Give up the save under way: another rank could not write its part."""
@@ -151,7 +175,7 @@ class Saver:
                 result.num_bytes, result.state = self._commit(temporary, manifest)
         except Exception as error:
             # Whatever it was, it must reach the loop: nobody else hears what happens in this thread.
-            self.own_failure = result.error = str(error) or type(error).__name__
+            self.own_failure = result.error = self.own_failure or str(error) or type(error).__name__
         finally:
             self._written.set()
         result.written_s = time.perf_counter() - started
@@ -205,7 +229,7 @@ class Saver:
         for name, content in self.attachments.items():
             write_atomic(temporary / name, content)
             files.append({"name": name, **hash_file(temporary / name)})
-        for rank in range(self.num_ranks):
+        for rank in range(self._num_parts):
             self._receipt(temporary, rank).unlink()
         sums = together(receipt["state"] for receipt in receipts)
         body = {
@@ -223,7 +247,7 @@ class Saver:
 
     def _gather_receipts(self, temporary: Path) -> list[dict[str, Any]]:
         deadline = time.monotonic() + RECEIPTS_TIMEOUT_S
-        paths = [self._receipt(temporary, rank) for rank in range(self.num_ranks)]
+        paths = [self._receipt(temporary, rank) for rank in range(self._num_parts)]
         while missing := [path.name for path in paths if not path.exists()]:
             if self._abort.is_set():
                 raise SeedbedError("another rank could not write its part")

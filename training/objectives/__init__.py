@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from seedbed.randomness import seed64
+
 
 class LossSum(NamedTuple):
     """A summed loss in nats (scalar tensor with gradient) and the summed weight of its terms."""
@@ -77,6 +79,11 @@ def combine(parts: Mapping[str, LossSum], step_weights: Mapping[str, float]) -> 
             share = step_weights[reference] / step_weights[name] if step_weights[name] else 0.0
             total = total + share * part.total
     return LossSum(total, parts[reference].weight)
+
+
+def seed_dropout(seed: int, position: int, index: int | None) -> None:
+    """Draws are those of micro-batch `index` of the step from `position`, whoever computes it."""
+    torch.manual_seed(seed64(seed, "dropout", position, index or 0))
 
 
 def as_numbers(values: list[Tensor | None]) -> list[float]:

@@ -27,7 +27,7 @@ from training.engines.base import Shard
 from training.rl.asking import Asking
 from training.rl.buffer import Learned, RolloutStream, padded
 from training.rl.credit import Credit, credited
-from training.rl.critic import CriticTrainer
+from training.rl.critic import Critic
 from training.rl.invariants import (
     Bands,
     Broken,
@@ -71,10 +71,8 @@ class Reinforcement:
         self.objective, self.stream = trainer.objective, trainer.train_data
         self.settings, self.algorithm = self.config.rl, ALGORITHMS[self.config.objective.name]
         self.policy = Policy(trainer.engine, self.config, self.settings.temperature)
-        verdicts = trainer.run.path / "judge"
-        roles = roles_of(self.config, trainer.group, verdicts, trainer.recorder.still)
-        self.reference, self.judge, self.gold, self._line = roles
-        self.critic = CriticTrainer(trainer) if self.algorithm.has_critic else None
+        roles = roles_of(trainer.run, self.config, trainer.group, trainer.recorder.still)
+        self.critic, self.reference, self.judge, self.gold, self._lines = roles
         self.asking = Asking(self.config, trainer.task, self.policy, self.judge, trainer.recorder)
         self.record = IterationRecord(self.settings, trainer.recorder, self.gold)
         self.kl = KlController(self.settings.kl, self.settings.kl_target or None, self.settings.kl_horizon)
@@ -87,6 +85,8 @@ class Reinforcement:
         for _ in range(MOST_IN_VAIN):
             self._align(state)
             if self.stream.holds(state.position) or self._iterate(state):
+                if self.critic:
+                    self.critic.begin(state.step + 1, state.position)
                 return
             self.trainer.recorder.event(
                 "iteration_in_vain",
@@ -212,6 +212,8 @@ class Reinforcement:
             returns=credit.returns_NT,
             importance=importance(old_NT, batch.log_probs, limit) if limit else ones_NT,
         )
+        if self.critic:
+            self.critic.learn_from(self._iteration, self.stream.learned)
 
     def _check_first(self, state: TrainState) -> None:
         """The trainer's forward of a micro-batch gives the log-probabilities that are taken as the old."""
@@ -235,11 +237,8 @@ class Reinforcement:
         warmup = self.settings.critic_warmup if self.critic else 0
         return self.stream.place(state.position).iteration < warmup
 
-    def after(self, state: TrainState, batches: list[Any], begun_at: int) -> dict[str, Any]:
-        """Once the policy has learned from the step's micro-batches: what else is learned and recorded.
-
-        `begun_at` is where the step's data began; `state` may move to the next iteration.
-        """
+    def after(self, state: TrainState) -> dict[str, Any]:
+        """Once the policy has learned: what is recorded of it and of the critic; `state` may move on."""
         seen = self.objective.take_seen(self.trainer.layout.turns)
         names = list(seen)
         sums = self.trainer.engine.sum_over_ranks([number for name in names for number in seen[name]])
@@ -249,7 +248,7 @@ class Reinforcement:
             if sums[2 * place + 1] and name != "loss"
         }
         if self.critic:
-            measured |= self.critic.learn([answers_of(batch) for batch in batches], state.step, begun_at)
+            measured |= self._learned_by_critic(state)
         moved = measured.get("approximate_kl", 0.0)
         if self.settings.stop_kl and moved > self.settings.stop_kl and not self.stream.begins(state.position):
             state.position += -state.position % self.stream.per_iteration
@@ -257,6 +256,20 @@ class Reinforcement:
         if self.stream.begins(state.position):
             self.stream.learned = None
         return measured
+
+    def _learned_by_critic(self, state: TrainState) -> dict[str, Any]:
+        assert self.critic is not None
+        learned = self.critic.learned()
+        if math.isfinite(learned.get("value_grad_norm", 0.0)):
+            return learned
+        message = f"step {state.step}: the critic's gradient is not finite; it did not learn"
+        self.trainer.recorder.event("critic_skipped", message, step=state.step)
+        return {}
+
+    @property
+    def apart(self) -> Critic | None:
+        """Who writes parts of a checkpoint beside the ranks."""
+        return self.critic if self.critic and self.critic.num_parts else None
 
     def state(self, position: int) -> Iterator[Shard]:
         """What a checkpoint has beside the policy."""
@@ -298,5 +311,6 @@ class Reinforcement:
         self.asking.ahead.close()
         for judge in filter(None, (self.judge, self.gold)):
             judge.close()
-        if self._line and self.trainer.group.rank == 0:
-            self._line.close()
+        if self.trainer.group.rank == 0:
+            for line in self._lines:
+                line.close()

@@ -1,9 +1,10 @@
 """Roles whose work is done by workers beside the ranks, asked through the store that an attempt meets at.
 
 Rank 0 asks, block by block, and has the answers; what is sent is JSON, in which numbers keep their bits. A
-scoring worker answers what it was asked in turn, and ends when it is told to.
+worker beside the ranks answers what it was asked in turn, and ends when it is told to.
 """
 
+import base64
 import json
 import math
 import time
@@ -16,6 +17,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from seedbed.errors import SeedbedError
+from training.checkpoint.tensors import raw_bytes
+from training.rl.buffer import Learned
 from training.rl.outcomes import Reward
 from training.rl.rollouts import Rollout, rollout_of
 from training.rl.sources import Judged
@@ -30,7 +33,7 @@ PATIENCE = 0.8
 
 
 class Asked(NamedTuple):
-    """What a scoring worker is to do."""
+    """What a worker is to do."""
 
     role: str
     method: str
@@ -52,6 +55,27 @@ class Elsewhere:
         """What `method` makes of each block, by its number."""
         return self.line.ask(self.role, method, blocks)
 
+    def begin(self, method: str, arguments: Sequence[Any]) -> list["Question"]:
+        """Have all workers do the same, together."""
+        return [self.line.send(index, self.role, method, arguments) for index in range(len(self.ranks))]
+
+    def answered(self, questions: Sequence["Question"]) -> Any:
+        """What they made of it, as the first of them says, once all have done it."""
+        first, *_ = [self.line.answer(one) for one in questions]
+        return first[0]
+
+
+class Question(NamedTuple):
+    """Number `number` of those that worker `rank` was asked, to be answered by `deadline`."""
+
+    rank: int
+    number: int
+    deadline: float
+
+    @property
+    def key(self) -> str:
+        return _question(self.rank, self.number)
+
 
 class Line:
     """Rank 0's end: numbers of what each worker was asked, and the way to it."""
@@ -66,31 +90,33 @@ class Line:
 
     def ask(self, role: str, method: str, blocks: Sequence[Sequence[Any]]) -> dict[int, list[Any]]:
         """SeedbedError when not all answers are there in time."""
-        deadline = time.monotonic() + self.patience_s
-        asked = [self._send(index, role, method, block) for index, block in enumerate(blocks)]
-        return {index: self._answer(*one, deadline) for index, one in enumerate(asked)}
+        asked = [self.send(index, role, method, block) for index, block in enumerate(blocks)]
+        return {index: self.answer(one) for index, one in enumerate(asked)}
 
     def close(self) -> None:
         """Have all workers end, and wait until they have heard it: the store ends with this process."""
         deadline = time.monotonic() + END_S
-        for rank, number in [self._send(index, END, "", ()) for index in range(len(self.ranks))]:
-            _taken(self.store, f"{_question(rank, number)}/answer", self._still, deadline)
+        for asked in [self.send(index, END, "", ()) for index in range(len(self.ranks))]:
+            _taken(self.store, f"{asked.key}/answer", self._still, deadline)
 
-    def _send(self, index: int, role: str, method: str, items: Sequence[Any]) -> tuple[int, int]:
-        """(who is asked, the number of the question)"""
+    def send(self, index: int, role: str, method: str, items: Sequence[Any]) -> Question:
+        """Ask worker `index` of them, counted round and round."""
         rank = self.ranks[index % len(self.ranks)]
         number = self._asked[rank]
         self._asked[rank] += 1
-        _put(self.store, _question(rank, number), {"role": role, "method": method, "items": _plain(items)})
-        return rank, number
+        question = Question(rank, number, time.monotonic() + self.patience_s)
+        items = [_plain(item) for item in items]
+        _put(self.store, question.key, {"role": role, "method": method, "items": items})
+        return question
 
-    def _answer(self, rank: int, number: int, deadline: float) -> list[Any]:
-        found = _taken(self.store, f"{_question(rank, number)}/answer", self._still, deadline)
+    def answer(self, question: Question) -> list[Any]:
+        """To it. SeedbedError when it is not there in time."""
+        found = _taken(self.store, f"{question.key}/answer", self._still, question.deadline)
         if found is None:
             raise SeedbedError(
-                f"worker {rank} (reference and rewards) has not answered within {self.patience_s:g} s",
-                f"read logs/rank-{rank}.log of the run; scoring that takes longer needs another "
-                "timeouts.collective_s, or more rl.scoring_workers",
+                f"worker {question.rank}, beside the ranks, has not answered within {self.patience_s:g} s",
+                f"read logs/rank-{question.rank}.log of the run; work that takes longer needs another "
+                "timeouts.collective_s, or more rl.scoring_workers or rl.critic_workers",
             )
         return [_made(row) for row in found]
 
@@ -117,11 +143,11 @@ def questions(store: dist.Store, rank: int, still: Callable[[], None]) -> Any:
 
 def answer(store: dist.Store, rank: int, number: int, values: Sequence[Any]) -> None:
     """To question `number`."""
-    _put(store, f"{_question(rank, number)}/answer", _plain(values))
+    _put(store, f"{_question(rank, number)}/answer", [_plain(value) for value in values])
 
 
 def _question(rank: int, number: int) -> str:
-    return f"scoring/{rank}/{number}"
+    return f"asked/{rank}/{number}"
 
 
 def _put(store: dist.Store, key: str, value: Any) -> None:
@@ -150,17 +176,18 @@ def _taken(store: dist.Store, key: str, still: Callable[[], None], deadline: flo
     return value
 
 
-def _plain(values: Sequence[Any]) -> list[dict[str, Any]]:
-    return [
-        {"numbers": value.tolist()} if isinstance(value, Tensor) else {type(value).__name__: _fields(value)}
-        for value in values
-    ]
-
-
-def _fields(value: Rollout | Judged | Reward) -> dict[str, Any]:
+def _plain(value: Any) -> Any:
+    """A value that JSON can say, of which `_made` makes it again."""
+    if isinstance(value, Tensor):
+        data = base64.b64encode(raw_bytes(value)).decode()
+        return {"Tensor": [str(value.dtype).removeprefix("torch."), list(value.shape), data]}
+    if isinstance(value, list | Learned):
+        return {type(value).__name__: [_plain(item) for item in value]}
     if isinstance(value, Judged):
-        return {**value._asdict(), "rollout": asdict(value.rollout)}
-    return asdict(value)
+        return {"Judged": {**value._asdict(), "rollout": asdict(value.rollout)}}
+    if isinstance(value, Rollout | Reward):
+        return {type(value).__name__: asdict(value)}
+    return {"": value}
 
 
 def _made(row: dict[str, Any]) -> Any:
@@ -168,8 +195,17 @@ def _made(row: dict[str, Any]) -> Any:
     return _MAKERS[kind](value)
 
 
+def _tensor(parts: list[Any]) -> Tensor:
+    dtype, shape, data = parts
+    values = torch.frombuffer(bytearray(base64.b64decode(data)) or bytearray(1), dtype=torch.uint8)
+    return values[: len(values) * bool(data)].view(getattr(torch, dtype)).reshape(shape)
+
+
 _MAKERS: dict[str, Callable[[Any], Any]] = {
-    "numbers": lambda value: torch.tensor(value, dtype=torch.float32),
+    "": lambda value: value,
+    "list": lambda value: [_made(item) for item in value],
+    "Learned": lambda value: Learned(*map(_made, value)),
+    "Tensor": _tensor,
     "Rollout": rollout_of,
     "Reward": lambda value: Reward(**value),
     "Judged": lambda value: Judged(**{**value, "rollout": rollout_of(value["rollout"])}),

@@ -152,6 +152,9 @@ class RlConfig(Section):
     importance: float = Field(2.0, ge=0)
     """Largest weight of a token that the generator, by its arithmetic or its age, made less likely than the
     trainer; 0: all weigh 1."""
+    critic_workers: int = Field(0, ge=0, le=1_000_000, json_schema_extra=PLACEMENT)
+    """For ppo: workers beside the ranks that hold the critic, under the same engine, and learn while the
+    policy does; 0: the ranks hold it."""
     scoring_workers: int = Field(0, ge=0, le=1024, json_schema_extra=PLACEMENT)
     """Workers beside the ranks that hold the reference and whatever rewards come from, on machines of their
     own where a cluster has them; 0: every rank holds them."""

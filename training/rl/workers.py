@@ -3,8 +3,8 @@
 How a method's work is dealt out is said where it is defined. `@shared_out` cuts what it is given into blocks
 of a fixed size, gives block i to rank i mod W, or, of a role that is elsewhere, to a worker there, and puts
 the results together in order on every rank: they do not depend on how many ranks there are. `@together` is
-called by all ranks at once, with the same. On which processes ranks run, in this one, in others or on a
-cluster, is the launcher's affair.
+called by all ranks at once, with the same; of a role that is elsewhere, by all workers there. On which
+processes ranks and workers run, in this one, in others or on a cluster, is the launcher's affair.
 """
 
 import functools
@@ -24,7 +24,7 @@ from training.config import Config
 from training.engines import Engine, Group
 from training.rl.elsewhere import Elsewhere
 from training.rl.invariants import Broken
-from training.rl.objectives import token_log_probs, token_values
+from training.rl.objectives import token_log_probs
 from training.rl.rollouts import Rollout, tensors_of
 from training.rl.weights import whole_weights
 
@@ -47,6 +47,13 @@ class Worker:
         """With `elsewhere` the work is done there, and this rank needs nothing to do it with."""
         self.group, self.block, self.elsewhere = group, block, elsewhere
 
+    def of_rank_0(self, ask: Callable[[], Any]) -> Any:
+        """What `ask` returns on rank 0, on every rank."""
+        found = [ask() if self.group.rank == 0 else None]
+        if self.group.num_ranks > 1:
+            dist.broadcast_object_list(found, src=0)
+        return found[0]
+
 
 def shared_out(method: Method[T, R]) -> Method[T, R]:
     """See the module."""
@@ -55,6 +62,8 @@ def shared_out(method: Method[T, R]) -> Method[T, R]:
     def dealt(self: Worker, items: Sequence[T]) -> list[R]:
         if self.elsewhere is None:
             return brought_together(self, own_blocks(self, method, items))
+        if self.is_collective:
+            return _of_all(self, self.elsewhere, method.__name__, items)
         is_asking = self.group.rank == 0
         found = self.elsewhere.ask(method.__name__, blocks_of(self, items)) if is_asking else {}
         return brought_together(self, found)
@@ -92,7 +101,19 @@ def brought_together(self: Worker, own: dict[int, list[R]]) -> list[R]:
 
 def together(method: Callable[..., R]) -> Callable[..., R]:
     """See the module: nothing is dealt out."""
-    return method
+
+    @functools.wraps(method)
+    def called(self: Worker, *arguments: Any) -> R:
+        if self.elsewhere is None:
+            return method(self, *arguments)
+        return _of_all(self, self.elsewhere, method.__name__, *arguments)
+
+    return called
+
+
+def _of_all(self: Worker, elsewhere: Elsewhere, method: str, *arguments: Any) -> Any:
+    """What all workers of a role that is elsewhere make of it together."""
+    return self.of_rank_0(lambda: elsewhere.answered(elsewhere.begin(method, arguments)))
 
 
 class Policy(Worker):
@@ -155,7 +176,7 @@ class Policy(Worker):
         def computed(model: nn.Module) -> Tensor:
             return token_log_probs(model, tokens, mask, self.temperature)[0]
 
-        return _rows(self.engine.infer(computed).float().cpu(), batch.mask)
+        return rows(self.engine.infer(computed).float().cpu(), batch.mask)
 
 
 class _Answers(Worker):
@@ -199,27 +220,9 @@ class Reference(Worker):
             found, _ = token_log_probs(
                 self.model, batch.tokens.to(device), batch.mask.to(device), self.temperature
             )
-        return _rows(found.float().cpu(), batch.mask)
+        return rows(found.float().cpu(), batch.mask)
 
 
-class Critic(Worker):
-    """What an answer is expected to be worth, after each token."""
-
-    is_collective = True
-
-    def __init__(self, engine: Engine, config: Config) -> None:
-        super().__init__(engine.group, config.batch.micro_batch_size)
-        self.engine = engine
-
-    @shared_out
-    def values(self, rollouts: Sequence[Rollout]) -> list[Tensor]:
-        """Of what was read before each of the answer's tokens."""
-        batch = tensors_of(rollouts, 0)
-        tokens = batch.tokens.to(self.group.device)
-        found = self.engine.infer(lambda model: token_values(model, tokens))
-        return _rows(found.float().cpu(), batch.mask)
-
-
-def _rows(values_BT: Tensor, mask_BT: Tensor) -> list[Tensor]:
+def rows(values_BT: Tensor, mask_BT: Tensor) -> list[Tensor]:
     """Of each answer what stands at its tokens."""
     return [values_T[mask_T].clone() for values_T, mask_T in zip(values_BT, mask_BT, strict=True)]

@@ -94,8 +94,9 @@ class RolloutTask(Task):
             if left_out
             else ""
         )
-        if beside := self.config.rl.scoring_workers:
-            told += f"; {beside} worker(s) beside the ranks hold the reference and the rewards"
+        rl = self.config.rl
+        for num, role in ((rl.critic_workers, "critic"), (rl.scoring_workers, "reference and the rewards")):
+            told += f"; {num} worker(s) beside the ranks hold the {role}" if num else ""
         return [told]
 
     def sequence(self, number: int) -> int:
@@ -160,7 +161,10 @@ def _check(config: Config) -> None:
             "begin with --init-from, name rl.reference, or set rl.kl = 0",
         )
     for fields, reads in (
-        (("critic", "critic_lr", "critic_warmup", "value_clip", "gae_lambda"), algorithm.has_critic),
+        (
+            ("critic", "critic_lr", "critic_warmup", "critic_workers", "value_clip", "gae_lambda"),
+            algorithm.has_critic,
+        ),
         (("baseline",), algorithm.loss == "reinforce" and not algorithm.compares),
         (("drop_without_spread",), algorithm.compares),
     ):

@@ -1,0 +1,62 @@
+"""Tasks asked of a model while it is trained, on all ranks at once.
+
+Every rank asks the same, by forwards in which all take part: so a model that is cut over the ranks is asked
+where it lies, and all of them know what it answered.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from data.tokenizers import Tokenizer
+from evals.results import definition_of, stamped, write_result
+from evals.scoring import PaddedBackend, Scorer
+from evals.scoring.padded import LogitsOf
+from evals.task_scoring import Asked, about, question_of
+from evals.tasks.definition import is_task_file, load_task
+from evals.tasks.running import run
+
+
+def checked(names: Sequence[str]) -> tuple[str, ...]:
+    """The tasks by names that hold in any folder; ConfigError or UsageError for one that is not sound."""
+    for name in names:
+        definition_of(name)
+    return tuple(str(Path(name).resolve()) if is_task_file(name) else name for name in names)
+
+
+class TasksInTraining:
+    """The first `num_items` of each task, ready to be asked."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        num_items: int,
+        logits: LogitsOf,
+        tokenizer: Tokenizer,
+        *,
+        context: int,
+        device: torch.device,
+        held_out: Path | None,
+    ) -> None:
+        """Every rank must call `logits` with the same tokens; `held_out` is where items are made of."""
+        backend = PaddedBackend(logits, context=context, device=device, decode=tokenizer.decode)
+        self.scorer, self.asked = Scorer(backend, tokenizer), Asked(limit=num_items)
+        tasks = [load_task(name) for name in names]
+        self.questions = [question_of(task, self.scorer, self.asked, held_out) for task in tasks]
+
+    def scores(self, step: int, write_to: Path | None) -> dict[str, float]:
+        """The metric of each task by its name, with the ends of its interval; the results go to the run
+        `write_to`, as those of `seedbed eval` do."""
+        told: dict[str, float] = {}
+        for question, origin in self.questions:
+            started, name = time.monotonic(), question.task.name
+            result, scores = run(question, self.scorer)
+            result |= about(question.task, self.scorer, self.asked, origin)
+            ends = {name: result["value"], f"{name}_low": result["low"], f"{name}_high": result["high"]}
+            told |= {key: float(value) for key, value in ends.items() if value is not None}
+            if write_to:
+                (write_to / "evals").mkdir(exist_ok=True)
+                write_result(write_to, name, stamped(name, step, result, started), scores, is_own=False)
+        return told
