@@ -227,8 +227,8 @@ def test_who_does_not_see_the_directory_asks_the_controller(cluster, first, tmp_
 
 @pytest.mark.long
 def test_what_learns_from_rewards_is_the_same_wherever_its_workers_are(cluster, tmp_path):
-    """In this process, in processes of this machine, on Ray, where reference and rewards have a worker of
-    their own: other answers would be other rewards."""
+    """In this process, in processes of this machine, on Ray, where the critic has a worker of its own, and
+    reference and rewards another: other answers would be other rewards."""
     prepared = Prepared(tmp_path)
     recipe = prepared.recipe("ppo", 6, f"{prepared.reward()}\n{prepared.everything('ppo')}", "exact = true")
     begun = (str(recipe), "--init-from", str(prepared.policy))
@@ -239,11 +239,12 @@ def test_what_learns_from_rewards_is_the_same_wherever_its_workers_are(cluster, 
     assert outcome.code == 0, outcome.stderr
     apart = ("--set", "rl.scoring_workers=1", "--set", "rl.critic_workers=1")
     outcome = cluster("submit", *begun, "--run-dir", str(ray), *ranks, *apart)
-    assert (outcome.code, "--workers 1 --placement pack" in outcome.stderr) == (2, True), outcome.stderr
+    assert (outcome.code, "2 of them are beside the ranks" in outcome.stderr) == (2, True), outcome.stderr
     outcome = cluster("submit", *begun, "--run-dir", str(ray), *ranks, *apart, "--cpus-per-worker", "0.5")
     assert outcome.code == 0, outcome.stderr
     cluster.finish(ray)
-    assert json.loads((ray / "heartbeats" / "rank-2.json").read_text())["phase"] in ("scoring", "waiting")
+    assert json.loads((ray / "heartbeats" / "rank-2.json").read_text())["phase"] in ("learning", "waiting")
+    assert json.loads((ray / "heartbeats" / "rank-3.json").read_text())["phase"] in ("scoring", "waiting")
     assert state_hash(here) == state_hash(local) == state_hash(ray)
     files = [sorted((run / "rollouts").iterdir()) for run in (here, local, ray)]
     assert len(files[0]) == 2
