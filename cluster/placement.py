@@ -108,8 +108,8 @@ def _would_fit(placement: Placement, hosts: Sequence[Host]) -> str:
             return f"this would fit: --workers {ranks} --placement {strategy}; or add hosts"
     if placement.beside and any(placement.room(host.total) for host in hosts):
         return (
-            f"{placement.beside} of them are beside the ranks: lower rl.critic_workers or rl.scoring_workers, "
-            "ask for less for each (--cpus-per-worker), or add hosts"
+            f"{placement.beside} of them are beside the ranks: lower rl.critic_workers or "
+            "rl.scoring_workers, ask for less for each (--cpus-per-worker), or add hosts"
         )
     most_of = {
         name: max((host.total.get(name, 0.0) for host in hosts), default=0.0) for name in placement.bundle()

@@ -140,6 +140,26 @@ def eval_view(result: dict[str, Any]) -> Any:
     return group(*parts, *(f"written: {file}" for file in result["files"]))
 
 
+def probe_view(result: dict[str, Any]) -> Any:
+    """Of each probe its modes, with both intervals."""
+    parts: list[Any] = [f"{result['run']} at step {result['step']}"]
+    for name, found in result["probes"].items():
+        rows = [
+            {"name": metric, **one, "over seeds": " to ".join(f"{end:.3f}" for end in one["over_seeds"])}
+            for metric, one in found["metrics"].items()
+        ]
+        if found["most_frequent"] is not None:
+            rows.append({"name": "most frequent answer", "value": found["most_frequent"]})
+        title = f"{name}: {found['num_items']:,} items, {found['num_train']:,} to learn from"
+        parts.append(table(rows, ("name", "value", "low", "high", "over seeds"), title))
+        for mode, one in found.get("comparisons", {}).items():
+            ends = f"[{one['low']:+.3f}, {one['high']:+.3f}]" if one["low"] is not None else "no interval"
+            parts.append(
+                f"{name}, {mode}, against {found['against']}: {one['value']:+.3f} {ends}, {one['verdict']}"
+            )
+    return group(*parts, *(f"written: {file}" for file in result["files"]))
+
+
 def contest_view(result: dict[str, Any]) -> Any:
     """Shares of wins, ratings, and how far the judge can be believed."""
     rates = [{**one, **one.get("rate", {})} for one in result["win_rates"]]

@@ -106,7 +106,7 @@ def evaluate(
     if members and "preferences" not in tasks:
         raise UsageError("an ensemble has nothing but preferences to be scored on", "--tasks preferences")
     checkpoint = load_model(run_or_step)
-    trained_on = _own_dataset(checkpoint) if contamination else None
+    trained_on = own_dataset(checkpoint) if contamination else None
     asked = Asked(num_fewshot, limit, ranks, perturb, trained_on)
     plain = Asked(ranks=ranks, changes=perturb, trained_on=trained_on)
     run_dir = run_of(checkpoint.path)
@@ -171,7 +171,7 @@ def definition_of(task: str) -> TaskDefinition:
 
 def _texts_of(checkpoint: LoadedModel, task: TaskDefinition) -> Path | None:
     """Where the held-out texts are that a task wants."""
-    return _own_dataset(checkpoint) if task.items.build and task.items.texts == "holdout" else None
+    return own_dataset(checkpoint) if task.items.build and task.items.texts == "holdout" else None
 
 
 def write_result(
@@ -197,7 +197,7 @@ def write_result(
 def _bits_per_byte(checkpoint: LoadedModel, options: Options) -> Told:
     model = checkpoint.decoder().to(options.device).eval()
     tokenizer = load_tokenizer(checkpoint.tokenizer_path)
-    item_set = load_items(options.data or _own_dataset(checkpoint), tokenizer)
+    item_set = load_items(options.data or own_dataset(checkpoint), tokenizer)
     context = checkpoint.config.model.context
     batch_size = options.batch_size or _fitting_batch(context, checkpoint.config.model.vocab_size)
     with Progress("score", sum(len(item.tokens) for item in item_set.items), " tokens") as bar:
@@ -251,7 +251,7 @@ def _fitting_batch(context: int, vocab_size: int) -> int:
     return max(1, num_tokens // context)
 
 
-def _own_dataset(checkpoint: LoadedModel) -> Path:
+def own_dataset(checkpoint: LoadedModel) -> Path:
     """The dataset that the checkpoint was trained on, proved by its digest.
 
     Another build of the same text divides it anew: its held-out documents may be ones that were trained on.
@@ -274,13 +274,13 @@ def _baselines(items: Sequence[Item], checkpoint: LoadedModel, options: Options)
     """On the scored bytes; those that learn, learn from what the model was trained on."""
     if not options.with_baselines:
         return []
-    train = split_texts(_own_dataset(checkpoint), "train")
+    train = split_texts(own_dataset(checkpoint), "train")
     return baselines([item.text for item in items], train)
 
 
 def _preferences(checkpoint: LoadedModel, options: Options) -> Told:
     """Of a reward model, on the held-out comparisons of a dataset."""
-    data = options.data or _own_dataset(checkpoint)
+    data = options.data or own_dataset(checkpoint)
     if not is_dataset(data):
         raise UsageError(f"{data} is not a dataset", "build one with data.format=preference, or ranking")
     scorer = RewardScorer([checkpoint, *options.members], how=options.combine, device=options.device)

@@ -1,4 +1,4 @@
-"""`seedbed eval` and `seedbed contest`: scores, and preferences."""
+"""`seedbed eval`, `seedbed contest` and `seedbed probe`: scores, preferences, what an encoder knows."""
 
 import re
 from pathlib import Path
@@ -166,3 +166,48 @@ def contest(
     sampling = Sampling(split, prompts, answers, temperature, seed, data, max_new_tokens)
     judge = judge_of(reward or [], combine, rule or [], by, verdicts)
     emit(compare(runs, sampling, judge), json=json, render=contest_view)
+
+
+@command
+def probe(
+    checkpoint: RunOrStep,
+    tasks: Annotated[
+        str, typer.Option("--tasks", help="Probes, separated by commas, or all of them.")
+    ] = "package,next-sentence,names,docstring",
+    train: Annotated[
+        Path | None, typer.Option("--train", help="JSON Lines to learn from, in place of --tasks.")
+    ] = None,
+    test: Annotated[
+        Path | None, typer.Option("--test", help="JSON Lines to be scored on, with --train.")
+    ] = None,
+    mode: Annotated[
+        str, typer.Option("--mode", help="linear (the encoder is held still), tuned (it learns), or both.")
+    ] = "both",
+    seeds: Annotated[int, typer.Option("--seeds", min=2, help="Heads of each kind.")] = 5,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="That each of them learns.")] = 200,
+    other: Annotated[
+        Path | None, typer.Option("--compare", metavar="RUN", help="Whether it knows more than this one.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Train heads on an encoder, held still and fine-tuned, and score them with intervals.
+
+    They learn from texts that the run was trained on, and are scored on texts that it held out.
+    """
+    from cluster.render import probe_view
+    from evals.probes.fitting import Fit
+    from evals.probes.results import MODES
+    from evals.probes.results import probe as run
+
+    if (train is None) != (test is None):
+        raise UsageError("--train and --test go together", "name both, or neither")
+    modes = [one for one in MODES if mode in (one, "both")]
+    if not modes:
+        raise UsageError(f"--mode {mode} is none", f"there are {', '.join(MODES)} and both")
+    names, files = _names(tasks), {}
+    if train and test:
+        names = [train.stem]
+        files = {train.stem: (train, test)}
+    how = Fit(steps=steps)
+    value = run(checkpoint, names, other=other, files=files, modes=modes, num_seeds=seeds, how=how)
+    emit(value, json=json, render=probe_view)
