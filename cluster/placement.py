@@ -60,8 +60,13 @@ class Placement:
         return f"{number} with {_amounts(self.bundle())} each, {self.strategy}"
 
     def as_dict(self) -> dict[str, Any]:
-        """For a JSON file; `Placement(**value)` reads it."""
+        """For a JSON file, which `read` reads."""
         return asdict(self)
+
+    @classmethod
+    def read(cls, value: dict[str, Any]) -> "Placement":
+        """What `as_dict` gave; `beside` had another name once."""
+        return cls(**{"beside" if name == "scoring" else name: part for name, part in value.items()})
 
 
 def take(hosts: Sequence[Host], placement: Placement, size: int) -> list[Host]:

@@ -39,7 +39,7 @@ class Entry:
     newest_step: int = -1
 
     def wants(self) -> Placement:
-        return Placement(**self.placement)
+        return Placement.read(self.placement)
 
     @property
     def run_path(self) -> Path:

@@ -94,7 +94,7 @@ class RayLauncher:
     ) -> None:
         self.ray, self.run = ray, run
         self.owner, self.code = submission["id"], submission["code"]
-        self.placement = Placement(**submission["placement"])
+        self.placement = Placement.read(submission["placement"])
         self._is_crowded = is_crowded
         self._group: Any = None
         self._actors: list[Any] = []

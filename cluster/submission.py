@@ -116,7 +116,7 @@ def resume(run: RunDirectory, sets: list[str], address: str | None = None) -> di
 
 def _placed_anew(run: RunDirectory, submission: dict[str, Any]) -> dict[str, Any]:
     """The placement, with as many workers beside the ranks as the run has now."""
-    placement, beside = Placement(**submission["placement"]), run.config().num_beside
+    placement, beside = Placement.read(submission["placement"]), run.config().num_beside
     sizes = [size - placement.beside + beside for size in placement.sizes]
     return replace(placement, sizes=sizes, beside=beside).as_dict()
 
@@ -247,7 +247,7 @@ def _enqueue(ray: Any, run: RunDirectory, address: str) -> dict[str, Any]:
         "id": submission["id"],
         "run": str(run.path),
         "address": address,
-        "placement": Placement(**submission["placement"]).text(),
+        "placement": Placement.read(submission["placement"]).text(),
         "priority": submission["priority"],
         "dashboards": _dashboards(run, address),
     }

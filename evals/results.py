@@ -103,6 +103,8 @@ def evaluate(
     definitions = {task: definition_of(task) for task in tasks if task not in TASKS}
     _check_probes(tasks, definitions, perturb, contamination)
     options = Options(data, with_baselines, batch_size, stride, device, members, combine)
+    if memory and (others := [task for task in tasks if task in TASKS]):
+        raise UsageError(f"{others[0]} is not scored by a model that is spread", "ask tasks such as cloze")
     if members and "preferences" not in tasks:
         raise UsageError("an ensemble has nothing but preferences to be scored on", "--tasks preferences")
     checkpoint = load_model(run_or_step)

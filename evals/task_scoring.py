@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from data.config import DataConfig
 from data.sources import Drop, open_source
 from data.tokenizers import load_tokenizer
@@ -60,6 +62,11 @@ def scorer_of(
     if memory:
         if ranks > 1:
             raise UsageError("--memory spreads one model over all devices", "leave --ranks out")
+        devices = [place for place in memory if isinstance(place, int)]
+        if devices and max(devices) >= torch.cuda.device_count():
+            raise UsageError(
+                f"there is no GPU {max(devices)}: {torch.cuda.device_count()} are here", "such as cpu=60GB"
+            )
         with tempfile.TemporaryDirectory() as folder:
             main = next(iter(memory))
             places = fitted(model, memory, main=main)

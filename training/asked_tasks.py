@@ -27,7 +27,8 @@ def with_asked_tasks(config: Config) -> Config:
         raise ConfigError("eval.tasks are asked of a model that predicts text", "leave them out")
     if not config.eval.every_steps:
         raise ConfigError("eval.tasks are asked at validations: set eval.every_steps", "or leave it out")
-    names = importlib.import_module(ROOM).checked(config.eval.tasks)
+    has_held_out = not config.data.paths and (config.data.holdout_fraction > 0 or bool(config.data.path))
+    names = importlib.import_module(ROOM).checked(config.eval.tasks, has_held_out=has_held_out)
     return config.model_copy(update={"eval": config.eval.model_copy(update={"tasks": names})})
 
 

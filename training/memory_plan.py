@@ -43,6 +43,17 @@ def memory_by_part(config: Config, *, saves: bool = True) -> Parts:
     `saves` nothing. Each part is as large as it becomes in a step; `not_at_once`, which is negative, is what
     of their sum never exists at one moment.
     """
+    parts = _memory_by_part(config, saves)
+    if not config.rl.critic_workers:
+        return parts
+    # A worker that has the critic alone is planned as one that learns from text: its head is smaller.
+    engine = config.engine.model_copy(update={"num_ranks": config.rl.critic_workers, "replicas": 1})
+    objective = config.objective.model_copy(update={"name": "causal_lm"})
+    critic = config.model_copy(update={"engine": engine, "objective": objective})
+    return max(parts, _memory_by_part(critic, saves), key=lambda one: one["total"])
+
+
+def _memory_by_part(config: Config, saves: bool) -> Parts:
     always = _always(config, saves)
     learning = _learning(config) / _whole(config.model) / FLOAT
     # What is frozen has no gradients; of ddp, all that is shared is of gradients too.

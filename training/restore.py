@@ -117,11 +117,19 @@ def _try_load(trainer: "Trainer", path: Path) -> tuple[Checkpoint | None, str]:
         trainer.engine.load_state(
             checkpoint.read, optimizer=checkpoint.manifest["trainer"].get("num_updates") != 0
         )
+
+    def with_rl() -> None:
+        assert checkpoint is not None
         if trainer.rl:
             trainer.rl.load_state(checkpoint)
 
-    # Loading takes all ranks: one that cannot even open the step must not leave the others to it.
-    for attempt in (opened, loaded):
+    def with_critic() -> None:
+        assert checkpoint is not None
+        if trainer.rl and trainer.rl.critic:
+            trainer.rl.critic.load_state(checkpoint)
+
+    # Loading takes all ranks: one that cannot read its part must not leave the others to what comes next.
+    for attempt in (opened, loaded, with_rl, with_critic):
         is_sound, problem = on_all_ranks(trainer.engine, attempt)
         if not is_sound:
             return None, problem
@@ -184,11 +192,11 @@ def _resumed(trainer: "Trainer", checkpoint: Checkpoint) -> TrainState:
     proved = f" (state {state_digest.shown(sums)})" if sums else ""
     _begin(trainer, state, f"resumed from step {checkpoint.step}{proved}")
     before, now = checkpoint.manifest.get("world", {}), trainer.world()
-    free = {"engine", "num_ranks"} if trainer.config.engine.exact else set()
+    free = {"engine", "num_ranks", "critic_ranks"} if trainer.config.engine.exact else set()
     changed = [
         f"{key} {before.get(key)!r} -> {now[key]!r}"
         for key in now
-        if key not in free and before.get(key) != now[key]
+        if key not in free and before.get(key, now[key]) != now[key]
     ]
     if changed:
         trainer.recorder.event(

@@ -27,7 +27,8 @@ def validate(trainer: "Trainer", state: TrainState) -> None:
     trainer.recorder.beat(state.step, "evaluating")
     if trainer.tasks:
         started, is_first = time.perf_counter(), trainer.group.rank == 0
-        found = trainer.tasks.scores(state.step, trainer.run.path if is_first else None)
+        write_to, still = trainer.run.path if is_first else None, trainer.recorder.still
+        found = trainer.tasks.scores(state.step, write_to, still)
         trainer.recorder.row("tasks", state.step, **found, tasks_s=time.perf_counter() - started)
     if (held_out := trainer.holdout_data) is not None:
         _validate(trainer, state, held_out)

@@ -115,6 +115,8 @@ def _memory(text: str) -> dict[str | int, int]:
                 f"--memory {text}: {part!r} is no place with its memory", "such as 0=20GB,cpu=60GB"
             )
         place, amount, unit = parsed.groups()
+        if place in map(str, found):
+            raise UsageError(f"--memory {text}: {place} stands there twice", "give each place once")
         size = float(amount) * 1000 ** " KMGT".index(unit or " ")
         found[int(place) if place.isdecimal() else place] = int(size)
     return found

@@ -4,6 +4,7 @@ It is a JSON list of {kind, rank, step} and what `HAPPENS` needs; `attempt` limi
 """
 
 import contextlib
+import errno
 import importlib
 import json
 import os
@@ -87,7 +88,8 @@ SAVE_PATH = ("write_tensors", "write_json", "write_atomic", "hash_file", "fsync_
 
 
 def fault_the_save_path(rank: int) -> None:
-    """Have the worker killed at a named moment of a save: {kind: save, step, call, number, when}."""
+    """Have the worker killed at a named moment of a save: {kind: save, step, call, number, when}; or let it
+    find the disk full then, where `when` is "full"."""
     from training.checkpoint import writer
 
     saving: dict[str, Any] = {"step": None, "calls": {}}
@@ -105,6 +107,8 @@ def fault_the_save_path(rank: int) -> None:
         def called(*given: Any, **named: Any) -> Any:
             number = saving["calls"][name] = saving["calls"].get(name, 0) + 1
             here = {"kind": "save", "rank": rank, "step": saving["step"], "call": name, "number": number}
+            if fires({**here, "when": "full"}):
+                raise OSError(errno.ENOSPC, "No space left on device")
             kill_once({**here, "when": "before"})
             result = call(*given, **named)
             kill_once({**here, "when": "after"})
@@ -116,13 +120,19 @@ def fault_the_save_path(rank: int) -> None:
         setattr(writer, name, deadly(name))
 
 
-def kill_once(fault: dict[str, Any]) -> None:
-    """If it is one of the faults: else every attempt would die of it."""
+def fires(fault: dict[str, Any]) -> bool:
+    """If it is one of the faults, once: else every attempt would die of it."""
     if fault not in FAULTS:
-        return
+        return False
     mark = Path(argument("--run-dir"), "logs", f"fired-{FAULTS.index(fault)}")
-    if not mark.exists():
-        mark.touch()
+    if mark.exists():
+        return False
+    mark.touch()
+    return True
+
+
+def kill_once(fault: dict[str, Any]) -> None:
+    if fires(fault):
         os.kill(os.getpid(), signal.SIGKILL)
 
 

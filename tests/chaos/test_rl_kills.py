@@ -89,7 +89,9 @@ def test_a_run_that_was_killed_goes_on_with_another_number_of_ranks(
 @pytest.mark.parametrize(
     ("call", "number", "apart"),
     [
-        ("training.rl.sources:Function.rewards", 2, {"rl__scoring_workers": 1}),
+        pytest.param(
+            "training.rl.sources:Function.rewards", 2, {"rl__scoring_workers": 1}, marks=pytest.mark.long
+        ),
         ("training.rl.critic:Critic.learn", 8, {"rl__critic_workers": 1}),
         pytest.param("training.rl.critic:Critic.save", 3, {"rl__critic_workers": 1}, marks=pytest.mark.long),
     ],
@@ -103,4 +105,26 @@ def test_a_worker_beside_the_ranks_that_is_killed_is_replaced(
     finish(start(run, faults, recipe=(recipe(prepared), prepared.policy), engine__num_ranks=1, **apart))
     died = [event for event in read_events(run) if event["kind"] == "worker_died"]
     assert [event["rank"] for event in died] == [1]
+    assert state_hash(run) == undisturbed
+
+
+@pytest.mark.long
+@pytest.mark.chaos
+def test_a_save_that_fails_anywhere_is_given_up_by_all(prepared, tmp_path, undisturbed):
+    """By rank 0 when it puts the parts together, by another rank, by the critic's worker: all go on."""
+    run = tmp_path / "run"
+    places = [(0, 3, "write_json", 2), (1, 6, "write_tensors", 1), (2, 9, "write_tensors", 1)]
+    faults = [
+        {"kind": "save", "rank": rank, "step": step, "call": call, "number": number, "when": "full"}
+        for rank, step, call, number in places
+    ]
+    apart = {"engine__num_ranks": 2, "rl__critic_workers": 1, "timeouts__collective_s": 60}
+    finish(start(run, faults, recipe=(recipe(prepared), prepared.policy), **apart))
+    events = read_events(run)
+    failed = [event for event in events if event["kind"] == "checkpoint_failed"]
+    assert [event["step"] for event in failed] == [3, 6, 9]
+    for event, (rank, *_) in zip(failed, places, strict=True):
+        assert "No space left on device" in event["message"]
+        assert f"rank-{rank}" in event["message"] or rank == 0
+    assert not [event for event in events if event["kind"] in ("worker_died", "restarted")]
     assert state_hash(run) == undisturbed

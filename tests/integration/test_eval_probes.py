@@ -84,3 +84,19 @@ def test_what_cannot_be_perturbed_is_said(seedbed_cli, folder, more, words):
     outcome = evaluated(seedbed_cli, folder, *more)
     assert outcome.code == 2
     assert words in outcome.stderr
+
+
+def test_a_model_that_is_spread_over_host_and_disk_scores_the_same(seedbed_cli, folder):
+    whole, spread = (
+        json.loads(evaluated(seedbed_cli, folder, "--json", *more).stdout)["tasks"]["words"]
+        for more in ((), ("--memory", "cpu=1KB"))
+    )
+    for name, found in whole["metrics"].items():
+        assert spread["metrics"][name]["value"] == pytest.approx(found["value"], abs=1e-5)
+    for memory, words in (
+        ("0=20GB", "there is no GPU 0"),
+        ("cpu=1GB,cpu=2GB", "twice"),
+        ("cpu=1", "no place"),
+    ):
+        outcome = evaluated(seedbed_cli, folder, "--memory", memory)
+        assert (outcome.code, words in outcome.stderr) == (2, True), outcome.stderr

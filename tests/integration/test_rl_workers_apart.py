@@ -61,7 +61,9 @@ def critic_recipe(prepared, engine="ddp"):
     return prepared.recipe("ppo", 12, settings, f'exact = true\nname = "{engine}"')
 
 
-@pytest.mark.parametrize(("ranks", "critic", "scoring"), [(1, 2, 0), (2, 1, 1)])
+@pytest.mark.parametrize(
+    ("ranks", "critic", "scoring"), [(1, 2, 0), pytest.param(2, 1, 1, marks=pytest.mark.long)]
+)
 def test_a_critic_of_its_own_workers_learns_what_one_on_the_ranks_does(
     prepared, tmp_path, seedbed_cli, ranks, critic, scoring
 ):
@@ -90,6 +92,32 @@ def test_a_critic_moves_to_workers_of_its_own_and_back(prepared, tmp_path, seedb
         outcome = apart_from(prepared, tmp_path, seedbed_cli, "run", ranks, critic, 0, *begun, *pause)
         assert outcome.code == (5 if step < 12 else 0), outcome.stderr
     assert full_hash(run, 12) == full_hash(alone, 12)
+
+
+@pytest.mark.long
+def test_a_step_that_one_rank_cannot_read_is_put_aside_by_all(prepared, tmp_path, seedbed_cli):
+    """The critic's workers, which can read theirs, too."""
+    path, run = critic_recipe(prepared, "fsdp"), tmp_path / "run"
+    alone = trained(tmp_path, path, "alone", "engine.name=ddp", init_from=prepared.policy)
+    begun = (path, "--init-from", prepared.policy, "--run-dir", run, "--set", "run.pause_at=6")
+    outcome = apart_from(prepared, tmp_path, seedbed_cli, "run", 2, 1, 0, *begun)
+    assert outcome.code == 5, outcome.stderr
+    part = run / "checkpoints" / "step-6" / "rank-1.safetensors"
+    data = bytearray(part.read_bytes())
+    data[-200:] = bytes(byte ^ 255 for byte in data[-200:])
+    part.write_bytes(data)
+    more = ("--resume", run, "--set", "run.pause_at=0", "--set", "timeouts.collective_s=60")
+    outcome = apart_from(prepared, tmp_path, seedbed_cli, "run", 2, 1, 0, *more)
+    assert outcome.code == 0, outcome.stderr
+    assert "step 6 is damaged and was put aside" in outcome.stderr
+    assert full_hash(run, 12) == full_hash(alone, 12)
+
+
+def test_a_critic_on_more_workers_than_there_is_work_for_is_refused(prepared, tmp_path, seedbed_cli):
+    outcome = apart_from(prepared, tmp_path, seedbed_cli, "run", 1, 99)
+    assert outcome.code == 2
+    assert "rl.critic_workers = 99 is more than the" in outcome.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_critic_of_a_method_without_is_refused(prepared, tmp_path, seedbed_cli):

@@ -4,18 +4,10 @@ import json
 
 import pytest
 
+from seedbed.errors import SeedbedError
 from tests.integration.test_evaluate import build, write_texts
 from training.metrics import surviving_rows
-
-OWN = """
-description = "Which number comes next"
-kind = "multiple-choice"
-[items]
-format = "arc"
-path = "numbers.jsonl"
-[prompt]
-context = "{context}"
-"""
+from training.prepare import start
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +44,16 @@ def test_a_model_is_asked_on_its_ranks_what_it_is_asked_from_its_checkpoint(seed
 
 
 def test_a_task_that_cannot_be_asked_ends_a_run_before_it_begins(seedbed_cli, tmp_path, dataset):
-    for task, words in (("clozes", "no task 'clozes'"), ("mine.toml", "mine.toml")):
-        sets = settings(dataset, **{"eval.tasks": f'["{task}"]'})
-        outcome = seedbed_cli("train", "gpt-demo", "--run-dir", "run", *sets)
-        assert outcome.code == 2, outcome.stderr
-        assert words in outcome.stderr
-        assert not (tmp_path / "run").exists()
-    sets = settings(dataset, **{"eval.tasks": '["cloze"]', "eval.every_steps": 0})
+    sets = settings(dataset, **{"eval.tasks": '["clozes"]'})
     outcome = seedbed_cli("train", "gpt-demo", "--run-dir", "run", *sets)
-    assert (outcome.code, "eval.every_steps" in outcome.stderr) == (2, True)
+    assert (outcome.code, "no task 'clozes'" in outcome.stderr) == (2, True)
+    two = {"data.path": "", "data.paths": f'{{a="{dataset}", b="{dataset}"}}'}
+    for more, words in (
+        ({"eval.every_steps": 0}, "eval.every_steps"),
+        ({"eval.tasks": '["bits-per-byte"]'}, "no items to ask"),
+        (two, "held-out texts of one dataset"),
+    ):
+        sets = settings(dataset, **{"eval.tasks": '["cloze"]', **more})
+        with pytest.raises(SeedbedError, match=words):
+            start("gpt-demo", sets[1::2], tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -102,5 +102,7 @@ def test_a_run_that_does_not_fit_its_gpus_is_refused_unless_forced(gpus, fits):
 def test_a_run_that_goes_on_has_room_for_the_workers_beside_its_ranks_of_now(beside, sizes):
     """Else they would be taken from its ranks, or make ranks of their places."""
     run = SimpleNamespace(config=lambda: SimpleNamespace(num_beside=beside))
-    submission = {"placement": Placement([2, 3], cpus=0.5, beside=1).as_dict()}
-    assert Placement(**_placed_anew(run, submission)) == Placement(sizes, cpus=0.5, beside=beside)
+    stored = Placement([2, 3], cpus=0.5, beside=1).as_dict()
+    # As it was called in what was submitted before.
+    submission = {"placement": {"scoring": stored.pop("beside"), **stored}}
+    assert Placement.read(_placed_anew(run, submission)) == Placement(sizes, cpus=0.5, beside=beside)

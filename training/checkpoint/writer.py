@@ -59,8 +59,8 @@ class Apart(Protocol):
         """Begin; all ranks call it."""
         ...
 
-    def save_failure(self) -> str:
-        """Once the parts are on disk, or have failed: why. All ranks call it."""
+    def save_failure(self) -> str | None:
+        """None while the parts are being written; then why that failed, or "". All ranks call it."""
         ...
 
 
@@ -151,7 +151,11 @@ class Saver:
         while self._thread is not None and not self._written.wait(WAIT_S):
             meanwhile()
         if self._thread is not None and self.apart:
-            self.own_failure = self.own_failure or self.apart.save_failure()
+            # All ranks ask, whatever became of their own parts.
+            while (failure := self.apart.save_failure()) is None:
+                meanwhile()
+                time.sleep(POLL_S)
+            self.own_failure = self.own_failure or failure
 
     def abort(self) -> None:
         """Give up the save under way: another rank could not write its part."""
@@ -175,7 +179,9 @@ class Saver:
                 result.num_bytes, result.state = self._commit(temporary, manifest)
         except Exception as error:
             # Whatever it was, it must reach the loop: nobody else hears what happens in this thread.
-            self.own_failure = result.error = self.own_failure or str(error) or type(error).__name__
+            self.own_failure = result.error = str(error) or type(error).__name__
+            with contextlib.suppress(OSError):
+                self._words(temporary, self.rank).write_text(self.own_failure, encoding="utf-8")
         finally:
             self._written.set()
         result.written_s = time.perf_counter() - started
@@ -209,6 +215,10 @@ class Saver:
             self._receipt(temporary, self.rank),
             {"file": {"name": name, **receipt}, "pieces": pieces, "state": sums},
         )
+
+    def _words(self, temporary: Path, rank: int) -> Path:
+        """Why a part is not there."""
+        return temporary / f"rank-{rank}.failed"
 
     def _receipt(self, temporary: Path, rank: int) -> Path:
         return temporary / f"rank-{rank}.receipt.json"
@@ -249,6 +259,8 @@ class Saver:
         deadline = time.monotonic() + RECEIPTS_TIMEOUT_S
         paths = [self._receipt(temporary, rank) for rank in range(self._num_parts)]
         while missing := [path.name for path in paths if not path.exists()]:
+            for words in temporary.glob("*.failed"):
+                raise SeedbedError(f"{words.stem}: {words.read_text(encoding='utf-8')}")
             if self._abort.is_set():
                 raise SeedbedError("another rank could not write its part")
             if time.monotonic() > deadline:

@@ -173,14 +173,14 @@ class Critic(Worker):
         self._saver.save(self.state(), {"step": step})
 
     @together
-    def save_failure(self) -> str:
-        """Once the parts are on disk, or have failed: why."""
+    def save_failure(self) -> str | None:
+        """None while its parts are being written; then why that failed, or ""."""
         assert self._saver is not None
-        self._saver.wait()
-        own = self._saver.own_failure
-        if self.engine.sum_over_ranks([float(bool(own))])[0]:
-            return own or "another of the critic's workers could not write its part"
-        return ""
+        is_busy, own = self._saver.is_busy, self._saver.own_failure
+        any_busy, any_failed = self.engine.sum_over_ranks([float(is_busy), float(bool(own))])
+        if any_busy:
+            return None
+        return own or ("another of the critic's workers could not write its part" if any_failed else "")
 
 
 def critic_config(config: Config) -> Config:

@@ -285,6 +285,7 @@ class Reinforcement:
             yield from self.asking.ahead.state()
 
     def load_state(self, checkpoint: Checkpoint) -> None:
+        """All of it but the critic's."""
         coefficient, *moments = checkpoint.read(STATE).tolist()
         self.kl.load_state({"coefficient": coefficient})
         self.moments.load_state(moments)
@@ -296,8 +297,6 @@ class Reinforcement:
         self.objective.set_kl(coefficient if self.algorithm.kl_in == "loss" else 0.0)
         self.stream.load_state(checkpoint)
         self.asking.ahead.load_state(checkpoint)
-        if self.critic:
-            self.critic.load_state(checkpoint)
 
     def initialize(self) -> None:
         """As a run begins that has no checkpoint."""

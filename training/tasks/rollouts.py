@@ -136,7 +136,14 @@ def _check(config: Config) -> None:
         raise ConfigError(f'objective.name = "{name}" needs rewards', 'such as rl.rewards = ["accuracy"]')
     if algorithm.compares and rl.answers < 2:
         raise ConfigError(f"{name} compares answers to one prompt", "set rl.answers to 2 or more")
-    samples = batch_layout(config).samples_per_step
+    layout = batch_layout(config)
+    if rl.critic_workers > layout.num_leaves:
+        raise ConfigError(
+            f"rl.critic_workers = {rl.critic_workers} is more than the {layout.num_leaves} micro-batch(es) "
+            "of a step",
+            f"use at most {layout.num_leaves}, or a smaller batch.micro_batch_size",
+        )
+    samples = layout.samples_per_step
     if rl.per_iteration % samples:
         raise ConfigError(
             f"an iteration has rl.prompts x rl.answers = {rl.per_iteration} answers, and a step {samples} "
