@@ -63,7 +63,7 @@ class Cache:
     def extend(self, slots: Sequence[int], counts: Sequence[int]) -> "CacheView":
         """Make `slots` longer by `counts` tokens each; the view is what `model(tokens_1N, view)` fills."""
         past = [self.lengths[slot] for slot in slots]
-        self._reserve(max(length + count for length, count in zip(past, counts, strict=True)))
+        self.reserve(max(length + count for length, count in zip(past, counts, strict=True)))
         for slot, count in zip(slots, counts, strict=True):
             self.lengths[slot] += count
         return CacheView(self, slots, past, counts)
@@ -77,22 +77,29 @@ class Cache:
         lengths = [self.lengths[slot] for slot in sources]
         S = max(lengths)
         index_B = torch.tensor(sources, device=self.device)
+        # On a CPU whole slots are moved several times as fast one by one.
+        apart = self.device.type == "cpu" and set(sources).isdisjoint(targets)
         for layer in self.buffers_MGSK:
             for buffer_MGSK in layer:
-                buffer_MGSK[targets, :, :S] = buffer_MGSK[index_B, :, :S]
+                if not apart:
+                    buffer_MGSK[targets, :, :S] = buffer_MGSK[index_B, :, :S]
+                    continue
+                for source, target, length in zip(sources, targets, lengths, strict=True):
+                    buffer_MGSK[target, :, :length] = buffer_MGSK[source, :, :length]
         for slot, length in zip(targets, lengths, strict=True):
             self.lengths[slot] = length
 
     def begin_with(self, other: "Cache", slot: int = 0) -> None:
         """Let every slot hold what `slot` of another cache of the same model holds."""
         length = other.lengths[slot]
-        self._reserve(length)
+        self.reserve(length)
         for own, theirs in zip(self.buffers_MGSK, other.buffers_MGSK, strict=True):
             for buffer_MGSK, other_MGSK in zip(own, theirs, strict=True):
                 buffer_MGSK[:, :, :length] = other_MGSK[slot, :, :length]
         self.lengths = [length] * len(self.lengths)
 
-    def _reserve(self, tokens: int) -> None:
+    def reserve(self, tokens: int) -> None:
+        """Have memory for so many of every slot; said first, it spares the cache to grow by moving."""
         if tokens <= self.capacity:
             return
         # By half at least, so that a text of n tokens is moved log n times; never past the context.

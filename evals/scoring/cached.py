@@ -32,8 +32,8 @@ HEAD_ROWS = 64
 MIN_READ = 16
 """Of a text, tokens that are read at once at least, some of them again: attention of fewer is computed in
 another way by one thread than by several, and rounded otherwise."""
-CACHE_BYTES = 2**30
-"""Memory for keys and values; a single group of choices may need more."""
+CACHE_BYTES, CACHE_TOKENS = 2**30, 8192
+"""Memory for keys and values, and how many fill some rows and stay warm; a group of choices may need more."""
 BATCH_SIZE = 64
 
 
@@ -55,7 +55,8 @@ class CachedBackend:
         self.engine = Engine(model, num_slots=batch_size, decode=decode)
         self.context, self.batch_size = model.config.context, batch_size
         per_token = sum(G * K for G, K in model.config.cached_per_token) * model.config.num_layers
-        self._max_cached = max(1, CACHE_BYTES // (per_token * model.embedding.weight.element_size()))
+        most = CACHE_BYTES // (per_token * model.embedding.weight.element_size())
+        self._max_cached = max(1, min(CACHE_TOKENS, most))
 
     @property
     def batch_invariant(self) -> bool:
@@ -71,9 +72,13 @@ class CachedBackend:
         start = self._new_cache(1)
         if preamble and spans:
             self._read(start, [_Part(0, spans[0].context[:preamble], preamble - 1)])
+        cache: Cache | None = None
         for batch in self._batches(spans):
             numbers = [number for group in batch for number in group]
-            found = self._score_batch([[spans[number] for number in group] for group in batch], start)
+            longest = max(spans[number].num_inputs for number in numbers)
+            cache = self._emptied(cache, len(numbers), longest)
+            groups = [[spans[number] for number in group] for group in batch]
+            found = self._score_batch(groups, start, cache)
             scores |= zip(numbers, found, strict=True)
             if advance:
                 advance(len(numbers))
@@ -101,9 +106,8 @@ class CachedBackend:
         if batch:
             yield batch
 
-    def _score_batch(self, groups: list[list[Span]], start: Cache) -> Iterator[SpanScore]:
+    def _score_batch(self, groups: list[list[Span]], start: Cache, cache: Cache) -> Iterator[SpanScore]:
         spans = list(chain.from_iterable(groups))
-        cache = self._new_cache(len(spans))
         if start.lengths[0]:
             cache.begin_with(start)
         # By slot: the hidden state that predicts the first scored token, where the context was read.
@@ -176,12 +180,26 @@ class CachedBackend:
             cache.clear(slot)
         return hidden_ND
 
+    def _emptied(self, cache: Cache | None, num_texts: int, longest: int) -> Cache:
+        """`cache` without its texts, if it has slots enough, or another: fresh memory is slow to write."""
+        if cache is None or len(cache.lengths) < num_texts + self._num_fillers:
+            # Texts become shorter from batch to batch, so that more of them may share one.
+            cache = self._new_cache(max(num_texts, min(self.batch_size, self._max_cached // longest)))
+        for slot in range(len(cache.lengths)):
+            cache.clear(slot)
+        cache.reserve(longest)
+        return cache
+
+    @property
+    def _num_fillers(self) -> int:
+        """Slots for what fills rows up."""
+        return 0 if self.engine.packed else -(-FORWARD_TOKENS // self.context)
+
     def _new_cache(self, num_slots: int) -> Cache:
         """With slots at its end for what fills rows up."""
         weight = self.engine.model.embedding.weight
-        fillers = 0 if self.engine.packed else -(-FORWARD_TOKENS // self.context)
         # Each text attends by itself: together they would attend to as many tokens as the longest has.
-        num_slots += fillers
+        num_slots += self._num_fillers
         return Cache(self.engine.model.config, num_slots, weight.device, weight.dtype, padded=False)
 
     def _at_targets(self, hidden_ND: Tensor, targets: Sequence[int]) -> tuple[list[float], list[bool]]:
