@@ -58,9 +58,12 @@ peers:  ## create the environments of the other systems that `make bench` compar
 	$(PYTHON) -m venv .venv-rl-peers
 	.venv-rl-peers/bin/python -m pip install -q $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) torch==2.13.0
 	.venv-rl-peers/bin/python -m pip install -q -r benchmarks/rl-peers.txt
+	$(PYTHON) -m venv .venv-evals-peers
+	.venv-evals-peers/bin/python -m pip install -q $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) torch==2.13.0
+	.venv-evals-peers/bin/python -m pip install -q -r benchmarks/evals-peers.txt
 
 clean:  ## remove .venv, ./demo, caches and build outputs; runs/ stays
-	rm -rf $(VENV) .venv-peers .venv-train-peers .venv-rl-peers demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-peers .venv-train-peers .venv-rl-peers .venv-evals-peers demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # With an index of its own, torch comes without its dependencies: they are pinned to releases that

@@ -2,9 +2,9 @@
 
     python -P benchmarks/evals.py [--quick] [--only NAME] [--out FILE]
 
-The harness needs an environment of its own: `python -m venv .venv-evals-peers` with evals-peers.txt, or
-$SEEDBED_EVALS_PEERS names the Python of another. Its model is `hf` on the exported weights, in fp32, with the
-batch size of 1, 4 and 16 that is fastest here. Texts are of Python's standard library.
+The harness needs an environment of its own: `make peers` makes it as .venv-evals-peers, and
+$SEEDBED_EVALS_PEERS may name the Python of another. Its model is `hf` on the exported weights, in fp32, with
+the batch size of 1, 4 and 16 that is fastest here. Texts are of Python's standard library.
 
     choices   four choices for a long context
     rolling   whole texts, windows one context apart

@@ -216,7 +216,20 @@ def _contamination_view(found: dict[str, Any]) -> Any:
     return table(rows, ("which", "items", "value", "low", "high"), f"{found['metric']}, {counts}")
 
 
-PROBES = {"robustness": _robustness_view, "contamination": _contamination_view}
+def _distribution_view(found: dict[str, Any]) -> Any:
+    if "refused" in found:
+        return f"no comparison of sources: {found['refused']}"
+    names = {"inside": "trained on", "outside": "not trained on", "difference": "the latter less the former"}
+    rows = [{"sources": label, **found[key]} for key, label in names.items()]
+    title = f"{found['metric']} by source, {found['share_outside']:.0%} of the items not trained on"
+    return table(rows, ("sources", "value", "low", "high"), title)
+
+
+PROBES = {
+    "robustness": _robustness_view,
+    "contamination": _contamination_view,
+    "distribution": _distribution_view,
+}
 """Parts of a result that not every one has."""
 
 

@@ -8,7 +8,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,29 +88,30 @@ def evaluate(
     memory: Mapping[str | int, int] | None = None,
     perturb: Sequence[str] = (),
     contamination: bool = False,
+    unseen: bool = False,
 ) -> dict[str, Any]:
     """Run `tasks` on a run's newest good checkpoint, or on the step directory that is given.
 
     A task is one of `TASKS`, or of a task file: a shipped one by name, one's own by its path. `num_fewshot`,
     `limit`, `ranks` and `memory` (see `task_scoring`) are about those; the scores of their items are written
     beside the result. With `perturb` (see `task_probes`) they are asked under changes, too; with
-    `contamination` the items are looked for in what the checkpoint was trained on.
+    `contamination` the items are looked for in what the checkpoint was trained on, and with `unseen` those of
+    sources that it was not trained on are told apart.
 
     Returns {"run", "step", "tasks": {task: result}, "files": [...]}, all of it JSON. Each result is also
     written to RUN/evals/, whole or not at all. Baselines are computed where the task has any. Errors:
     UsageError for an unknown task or data that is not there, DataError and CheckpointError for damage.
     """
     definitions = {task: definition_of(task) for task in tasks if task not in TASKS}
-    _check_probes(tasks, definitions, perturb, contamination)
+    _check_probes(tasks, definitions, perturb, bool(contamination or unseen or memory))
     options = Options(data, with_baselines, batch_size, stride, device, members, combine)
-    if memory and (others := [task for task in tasks if task in TASKS]):
-        raise UsageError(f"{others[0]} is not scored by a model that is spread", "ask tasks such as cloze")
     if members and "preferences" not in tasks:
         raise UsageError("an ensemble has nothing but preferences to be scored on", "--tasks preferences")
     checkpoint = load_model(run_or_step)
     trained_on = own_dataset(checkpoint) if contamination else None
-    asked = Asked(num_fewshot, limit, ranks, perturb, trained_on)
-    plain = Asked(ranks=ranks, changes=perturb, trained_on=trained_on)
+    sources_of = own_dataset(checkpoint) if unseen else None
+    plain = Asked(ranks=ranks, changes=perturb, trained_on=trained_on, unseen=sources_of)
+    asked = replace(plain, num_fewshot=num_fewshot, limit=limit)
     run_dir = run_of(checkpoint.path)
     results, files = {}, []
     with contextlib.ExitStack() as held:
@@ -133,12 +134,13 @@ def evaluate(
 
 
 def _check_probes(
-    tasks: Sequence[str], definitions: dict[str, TaskDefinition], perturb: Sequence[str], contamination: bool
+    tasks: Sequence[str], definitions: dict[str, TaskDefinition], perturb: Sequence[str], of_items: bool
 ) -> None:
-    """Before anything is scored."""
-    if (perturb or contamination) and (others := [task for task in tasks if task in TASKS]):
+    """Before anything is scored. What is asked is about changes, or `of_items` in another way."""
+    if (perturb or of_items) and (others := [task for task in tasks if task in TASKS]):
         raise UsageError(
-            f"{others[0]} has no items to perturb or to look for", "ask for tasks of items, such as cloze"
+            f"{others[0]} has no items to perturb, to look for or to spread a model for",
+            "ask for tasks of items, such as cloze",
         )
     changes_named(perturb)
     if perturb and (whole := [task for task, one in definitions.items() if one.kind == "rolling"]):

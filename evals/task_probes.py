@@ -6,13 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from data.shards import Dataset
+from evals.bits_per_byte import top_level
 from evals.contamination import contamination, overlaps_with_dataset
-from evals.robustness import PERTURBATIONS, Perturbation, robustness
+from evals.intervals import Measured
+from evals.robustness import PERTURBATIONS, Perturbation, by_distribution, robustness
 from evals.scoring import Scorer
 from evals.task_results import ItemScores
 from evals.tasks.prompts import answers_of, context_of
 from evals.tasks.running import Question, run
-from seedbed.errors import UsageError, did_you_mean
+from seedbed.errors import DataError, UsageError, did_you_mean
 
 ALL = "all"
 
@@ -61,6 +64,19 @@ def in_training(question: Question, found: ItemScores, name: str, dataset: Path)
         for item in question.items
     }
     return contamination(found, overlaps_with_dataset(texts, dataset), name).as_json()
+
+
+def by_sources_seen(found: ItemScores, name: str, dataset: Path) -> dict[str, Any]:
+    """The metric `name` on items of sources that the train split has and on others: see `by_distribution`;
+    {"refused"} where all are on one side."""
+    seen = {top_level(str(about["source"])) for about, _ in Dataset.open(dataset).split("train").documents()}
+    try:
+        told = by_distribution(found, seen, name)
+    except DataError as error:
+        return {"metric": name, "refused": error.message}
+    return {"metric": name} | {
+        key: value.as_json() if isinstance(value, Measured) else value for key, value in told.items()
+    }
 
 
 def _judged(found: ItemScores) -> ItemScores:

@@ -17,7 +17,7 @@ from evals.scoring import Backend, CachedBackend, Scorer
 from evals.scoring.cached import BATCH_SIZE
 from evals.scoring.dispatch import dispatched, fitted
 from evals.scoring.ranks import RanksBackend
-from evals.task_probes import changes_named, in_training, under_changes
+from evals.task_probes import by_sources_seen, changes_named, in_training, under_changes
 from evals.task_results import ItemScores
 from evals.tasks.definition import TaskDefinition
 from evals.tasks.formats import read_file
@@ -44,6 +44,8 @@ class Asked:
     """Perturbations that items are asked under, too."""
     trained_on: Path | None = None
     """The dataset whose train split is looked through for the items."""
+    unseen: Path | None = None
+    """The dataset whose train split says which sources were learned from."""
 
 
 @contextlib.contextmanager
@@ -94,13 +96,15 @@ def run_task(
     with Progress(task.name, num_requests(question) * (1 + len(changes))) as bar:
         result, scores = run(question, scorer, bar.advance)
         judged = scores.only(row["is_judged"] for row in scores.rows)
-        if (changes or asked.trained_on) and not result.get("metric"):
+        if (changes or asked.trained_on or asked.unseen) and not result.get("metric"):
             raise UsageError(f"{task.name} is not judged: there is no score to probe", "leave it out")
         if changes:
             name = str(result["metric"])
             result["robustness"] = under_changes(question, scorer, judged, name, changes, bar.advance)
     if asked.trained_on:
         result["contamination"] = in_training(question, judged, str(result["metric"]), asked.trained_on)
+    if asked.unseen:
+        result["distribution"] = by_sources_seen(judged, str(result["metric"]), asked.unseen)
     return {**result, **about(task, scorer, asked, origin)}, scores
 
 

@@ -17,6 +17,9 @@ from training.state import TrainState
 if TYPE_CHECKING:
     from training.trainer import Trainer
 
+OPTIONAL = {"critic_ranks"}
+"""What not every world has: its end is a change, too."""
+
 
 def restore(trainer: "Trainer") -> TrainState:
     """Load the newest sound checkpoint and open a new attempt; damaged ones are put aside.
@@ -194,9 +197,9 @@ def _resumed(trainer: "Trainer", checkpoint: Checkpoint) -> TrainState:
     before, now = checkpoint.manifest.get("world", {}), trainer.world()
     free = {"engine", "num_ranks", "critic_ranks"} if trainer.config.engine.exact else set()
     changed = [
-        f"{key} {before.get(key)!r} -> {now[key]!r}"
-        for key in now
-        if key not in free and before.get(key, now[key]) != now[key]
+        f"{key} {before.get(key)!r} -> {now.get(key)!r}"
+        for key in {**now, **dict.fromkeys(OPTIONAL & before.keys())}
+        if key not in free and before.get(key) != now.get(key)
     ]
     if changed:
         trainer.recorder.event(

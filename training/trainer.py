@@ -139,7 +139,7 @@ class Trainer:
         return {
             "engine": self.config.engine.name,
             "num_ranks": self.group.num_ranks,
-            "critic_ranks": self.config.rl.critic_workers or self.group.num_ranks,
+            **({"critic_ranks": self.config.rl.critic_workers} if self.config.rl.critic_workers else {}),
             "threads_per_rank": torch.get_num_threads(),
             "device": self.group.device.type,
             "kernels": f"{self.engine.compiled or 'eager'}{products.named(self.group.device)}",

@@ -26,6 +26,17 @@ Members = Annotated[
     list[Path] | None,
     typer.Option("--member", metavar="RUN", help="Of a reward model: one more of an ensemble. Repeatable."),
 ]
+NumFewshot = Annotated[
+    int | None,
+    typer.Option("--num-fewshot", min=0, help="Examples before each question. Default: the task's own."),
+]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Only the first so many items of each task.")
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", min=1, help="Texts that are worked on at a time; changes no score."),
+]
 Memory = Annotated[
     str,
     typer.Option(
@@ -39,6 +50,9 @@ Perturb = Annotated[
 ]
 Contamination = Annotated[
     bool, typer.Option("--contamination", help="Look for the items in what the run was trained on.")
+]
+Unseen = Annotated[
+    bool, typer.Option("--unseen", help="Items of sources that the run was not trained on, told apart.")
 ]
 
 
@@ -57,23 +71,16 @@ def evaluate(
     ] = False,
     members: Members = None,
     combine: Combine = "mean",
-    num_fewshot: Annotated[
-        int | None,
-        typer.Option("--num-fewshot", min=0, help="Examples before each question. Default: the task's own."),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Only the first so many items of each task.")
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option("--batch-size", min=1, help="Texts that are worked on at a time; changes no score."),
-    ] = None,
+    num_fewshot: NumFewshot = None,
+    limit: Limit = None,
+    batch_size: BatchSize = None,
     ranks: Annotated[
         int, typer.Option("--ranks", min=1, help="Processes that share the items; changes no score.")
     ] = 1,
     memory: Memory = "",
     perturb: Perturb = "",
     contamination: Contamination = False,
+    unseen: Unseen = False,
     other: Annotated[
         Path | None,
         typer.Option("--compare", metavar="RUN", help="Whether it is better than this one, item by item."),
@@ -100,6 +107,7 @@ def evaluate(
         "memory": _memory(memory),
         "perturb": _names(perturb),
         "contamination": contamination,
+        "unseen": unseen,
     }
     value = evaluate_both(checkpoint, other, names, **how) if other else score(checkpoint, names, **how)
     emit(value, json=json, render=eval_view)

@@ -25,7 +25,7 @@ def tasks_section(record: RunRecord) -> str:
     if not histories:
         return ""
     newest = [history[-1] for history in histories]
-    kinds = (_sources, _reliability, _robustness, _contamination)
+    kinds = (_sources, _reliability, _robustness, _contamination, _distribution)
     charts = [kind(result) for result in newest for kind in kinds]
     charts += [chart for history in histories for chart in _growth(history)]
     tables = _table(newest) + verdicts_card(histories, record.path / "evals")
@@ -148,6 +148,16 @@ def _contamination(result: Row) -> str:
     rows = {name: found.get(key) for key, name in names.items()}
     counts = ", ".join(f"{count:,} {state}" for state, count in (found.get("counts") or {}).items())
     return _bars(f"{result.get('task')}: {found.get('metric')} by overlap", rows, f"Items: {counts}.")
+
+
+def _distribution(result: Row) -> str:
+    """Of sources that were trained on, and of others."""
+    found = result.get("distribution")
+    if not isinstance(found, dict) or "refused" in found:
+        return ""
+    rows = {name: found.get(key) for key, name in (("inside", "trained on"), ("outside", "not trained on"))}
+    title = f"{result.get('task')}: {found.get('metric')} by sources"
+    return _bars(title, rows, "Whiskers: 95 % over documents.")
 
 
 def _bars(title: str, rows: dict[str, Row | None], note: str) -> str:

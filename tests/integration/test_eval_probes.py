@@ -100,3 +100,20 @@ def test_a_model_that_is_spread_over_host_and_disk_scores_the_same(seedbed_cli, 
     ):
         outcome = evaluated(seedbed_cli, folder, "--memory", memory)
         assert (outcome.code, words in outcome.stderr) == (2, True), outcome.stderr
+
+
+def test_items_of_sources_that_were_not_trained_on_are_told_apart(seedbed_cli, folder, tmp_path):
+    """Of texts in two folders that the run knows, and one that it does not."""
+    for number, name in enumerate(("alpha", "beta", "law") * 6):
+        path = tmp_path / "texts" / name / f"{number}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(" ".join(f"word{number * 7 + place * place}" for place in range(120)))
+    asked = ("--tasks", "cloze", "--data", tmp_path / "texts", "--unseen")
+    outcome = seedbed_cli("eval", folder / "run", *asked, "--json")
+    assert outcome.code == 0, outcome.stderr
+    found = json.loads(outcome.stdout)["tasks"]["cloze"]["distribution"]
+    assert 0 < found["share_outside"] < 1
+    gap = found["outside"]["value"] - found["inside"]["value"]
+    assert found["difference"]["value"] == pytest.approx(gap)
+    known = evaluated(seedbed_cli, folder, "--unseen")
+    assert "is of a source that training has seen" in known.stdout

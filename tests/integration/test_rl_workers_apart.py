@@ -80,6 +80,21 @@ def test_a_critic_of_its_own_workers_learns_what_one_on_the_ranks_does(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(("engine", "critic"), [("zero1", 1), ("zero2", 0), ("zero3", 2)])
+def test_deepspeed_trains_policy_and_critic(prepared, tmp_path, seedbed_cli, engine, critic):
+    """Losses are those of a run under ddp, but for rounding."""
+    settings = prepared.reward() + "\nepochs = 2"
+    path = prepared.recipe("ppo", 6, settings, f'name = "{engine}"')
+    alone = trained(tmp_path, path, "alone", "engine.name=ddp", init_from=prepared.policy)
+    begun = (path, "--init-from", prepared.policy, "--run-dir", tmp_path / "run")
+    outcome = apart_from(prepared, tmp_path, seedbed_cli, "run", 1, critic, 0, *begun)
+    assert outcome.code == 0, outcome.stderr
+    for name in ("loss", "value_loss"):
+        found = [[row[name] for row in rows(run, "train")] for run in (alone, tmp_path / "run")]
+        assert found[1] == pytest.approx(found[0], abs=1e-4), name
+
+
+@pytest.mark.long
 def test_a_critic_moves_to_workers_of_its_own_and_back(prepared, tmp_path, seedbed_cli):
     """From one part of a run to the next, in the middle of iterations."""
     alone = trained(tmp_path, critic_recipe(prepared), "alone", init_from=prepared.policy)
