@@ -173,6 +173,9 @@ def contest_view(result: dict[str, Any]) -> Any:
     else:
         rows = [{"run": name, **one} for name, one in ratings.items()]
         parts.append(table(rows, ("run", "elo", "low", "high"), "ratings (their mean is 1000)"))
+    if result["likert"]:
+        rows = [{"run": name, **one, **one.get("mean", {})} for name, one in result["likert"].items()]
+        parts.append(table(rows, ("run", "value", "low", "high", "rated", "failed"), "rated from 1 to 5"))
     if result["agreement"]:
         share, kappa = (result["agreement"][name] for name in ("share", "kappa"))
         parts.append(

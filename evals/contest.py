@@ -4,7 +4,7 @@ Of each pair of checkpoints the share of wins, of all of them ratings on Elo's s
 of Python knows better, how far the judge agrees with it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from data.examples.table import format_of
 from data.shards import Dataset
 from evals.intervals import clusters_of
-from evals.judging import agreement, choice_of, win_rate
+from evals.judging import agreement, choice_of, likert, win_rate
 from evals.ratings import Game, rate
 from seedbed.errors import DataError, UsageError
 from seedbed.progress import Progress
@@ -27,9 +27,12 @@ Met = tuple[str, str, Answer, Answer]
 """Two checkpoints, and an answer of each to one prompt."""
 
 
-def contest(runs: Sequence[Path], sampling: Sampling, judge: Judge | None = None) -> dict[str, Any]:
-    """{"runs", "prompts", "win_rates", "ratings", "agreement"}, all JSON; the checker of Python judges
-    without a judge. Prompts are those of the first run's data unless `sampling` names some.
+def contest(
+    runs: Sequence[Path], sampling: Sampling, judge: Judge | None = None, *, with_likert: bool = False
+) -> dict[str, Any]:
+    """{"runs", "prompts", "win_rates", "ratings", "likert", "agreement"}, all JSON; the checker of Python
+    judges without a judge. Prompts are those of the first run's data unless `sampling` names some.
+    `with_likert` has a language model rate each answer by itself, too, from 1 to 5.
 
     UsageError for fewer than two runs, or prompts that the judge knows nothing of. What has no verdict is
     counted, and refused where there is nothing else.
@@ -37,6 +40,8 @@ def contest(runs: Sequence[Path], sampling: Sampling, judge: Judge | None = None
     names = [str(run) for run in runs]
     if len(different := {resolve(run) for run in runs}) < max(2, len(runs)):
         raise UsageError(f"{len(different)} checkpoint(s) to compare", "name two or more, each once")
+    if with_likert and not isinstance(judge, LanguageModel):
+        raise UsageError("only a language model rates answers from 1 to 5", "name a --judge")
     loaded = [load_model(run) for run in runs]
     # The same prompts for all, and as much room for each answer.
     context = min(int(one.config.model.context) for one in loaded)
@@ -63,6 +68,7 @@ def contest(runs: Sequence[Path], sampling: Sampling, judge: Judge | None = None
         "comparisons": len(met),
         "win_rates": _win_rates(met, verdicts),
         "ratings": _ratings(met, verdicts),
+        "likert": _likert(judge, answers) if with_likert and isinstance(judge, LanguageModel) else None,
         "agreement": _agreement(met, verdicts) if judge and is_python else None,
     }
 
@@ -111,6 +117,23 @@ def _ratings(met: Sequence[Met], verdicts: Sequence[Verdict]) -> dict[str, Any]:
     except DataError as error:
         return {"refused": error.message}
     return {name: {"elo": one.value, "low": one.low, "high": one.high} for name, one in found.elo.items()}
+
+
+def _likert(judge: LanguageModel, answers: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
+    """By run: the mean rating and the share of each, of answers that were rated."""
+    told: dict[str, Any] = {}
+    for name, given in answers.items():
+        ratings = judge.judge.ratings([(one.prompt, one.text) for one in given])
+        known = [
+            (one.prompt, rating) for one, rating in zip(given, ratings, strict=True) if rating is not None
+        ]
+        told[name] = {"rated": len(known), "failed": len(given) - len(known)}
+        if known:
+            prompts, numbers = zip(*known, strict=True)
+            mean, shares = likert(numbers, clusters_of(prompts))
+            rows = {str(rating): one.as_json() for rating, one in shares.items()}
+            told[name] |= {"mean": mean.as_json(), "shares": rows}
+    return told
 
 
 def _agreement(met: Sequence[Met], verdicts: Sequence[Verdict]) -> dict[str, Any]:

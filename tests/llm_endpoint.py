@@ -37,9 +37,13 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         text = body["messages"][0]["content"]
-        first = text.split("[Answer A]\n")[1].split("\n\n[Answer B]")[0]
-        second = text.split("[Answer B]\n")[1].split("\n\n")[0]
-        content = fault if fault is not None else f"Verdict: {self.server.decide(first, second)}"
+        if "[Answer]\n" in text:
+            reply = f"**Rating: {rating_of(text.split('[Answer]' + chr(10))[1])}/5**"
+        else:
+            first = text.split("[Answer A]\n")[1].split("\n\n[Answer B]")[0]
+            second = text.split("[Answer B]\n")[1].split("\n\n")[0]
+            reply = f"Verdict: {self.server.decide(first, second)}"
+        content = fault if fault is not None else reply
         value = {
             "choices": [{"message": {"content": content}}],
             "usage": {"prompt_tokens": 10, "completion_tokens": 3},
@@ -52,6 +56,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         """Say nothing."""
+
+
+def rating_of(text):
+    """As many points as the first paragraph has words."""
+    return min(5, max(1, len(text.split("\n\n")[0].split())))
 
 
 def longer(first, second):

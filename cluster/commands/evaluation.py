@@ -155,6 +155,9 @@ def contest(
         Path | None,
         typer.Option("--judge", metavar="TOML", help="Judge by a language model, in both orders."),
     ] = None,
+    likert: Annotated[
+        bool, typer.Option("--likert", help="Have the language model rate each answer, too, from 1 to 5.")
+    ] = False,
     verdicts: Annotated[
         Path | None, typer.Option("--verdicts", help="Where a language model's verdicts are kept.")
     ] = None,
@@ -175,7 +178,7 @@ def contest(
         raise UsageError("--verdicts keeps what a language model says", "give a --judge, or leave it out")
     sampling = Sampling(split, prompts, answers, temperature, seed, data, max_new_tokens)
     judge = judge_of(reward or [], combine, rule or [], by, verdicts)
-    emit(compare(runs, sampling, judge), json=json, render=contest_view)
+    emit(compare(runs, sampling, judge, with_likert=likert), json=json, render=contest_view)
 
 
 @command

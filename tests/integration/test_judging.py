@@ -16,7 +16,7 @@ from data.shards import Dataset
 from evals.contest import contest
 from seedbed.errors import DataError, UsageError
 from tests.integration.test_fine_tuning import data, lines, pretrained, recipe, sentence, trained
-from tests.llm_endpoint import endpoint_of, longer
+from tests.llm_endpoint import endpoint_of, longer, rating_of
 from training.checkpoint.models import load_model
 from training.engines import Group
 from training.rewards.comparisons import Sampling, _prompts, compare, sampled
@@ -115,9 +115,15 @@ def test_policies_meet_and_are_rated_by_whose_answers_are_preferred(policy, pret
     """A share of a half for a run against its own copy; the judge that is asked decides."""
     with endpoint_of(longer) as server:
         judge = LanguageModel(LlmJudge(JudgeConfig(server.url, "m", num_tries=1)))
-        found = contest([policy, pretrained], MEET, judge)
+        found = contest([policy, pretrained], MEET, judge, with_likert=True)
     (rate,) = found["win_rates"]
     same = replace(MEET, data=str(load_model(policy).dataset_path))
+    for run in (policy, pretrained):
+        rated = found["likert"][str(run)]
+        expected = [rating_of(one.text) for one in sampled(run, same)]
+        assert (rated["rated"], rated["failed"]) == (len(expected), 0)
+        assert rated["mean"]["value"] == pytest.approx(sum(expected) / len(expected))
+        assert rated["shares"]["5"]["value"] == pytest.approx(expected.count(5) / len(expected))
     lengths = [[len(one.text) for one in sampled(run, same)] for run in (policy, pretrained)]
     wins = sum(a > b for a, b in zip(*lengths, strict=True))
     assert (rate["wins"], rate["wins"] + rate["ties"] + rate["losses"]) == (wins, len(lengths[0]))
@@ -135,6 +141,8 @@ def test_policies_meet_and_are_rated_by_whose_answers_are_preferred(policy, pret
 def test_a_contest_that_cannot_be_is_refused(policy, pretrained):
     with pytest.raises(UsageError, match="name two or more"):
         contest([policy, policy], MEET)
+    with pytest.raises(UsageError, match="only a language model rates"):
+        contest([policy, pretrained], MEET, with_likert=True)
     with pytest.raises(UsageError, match="all that the checker knows"):
         contest([policy, pretrained], MEET)
 

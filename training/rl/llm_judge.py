@@ -16,9 +16,10 @@ import tomllib
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +44,18 @@ TEMPLATE = """You compare two answers to the same prompt.
 {criterion}
 Reply with exactly one line: "Verdict: A", "Verdict: B" or "Verdict: tie"."""
 
+RATING_TEMPLATE = """You rate an answer to a prompt.
+
+[Prompt]
+{prompt}
+
+[Answer]
+{answer}
+
+{criterion}
+Reply with exactly one line: "Rating: N", N being a whole number from 1 (of no use) to 5 (perfect)."""
+
+_RATING = re.compile(r"^\W*rating\W*:\W*([1-5])(?:\W*/\W*5)?\W*$", re.IGNORECASE | re.MULTILINE)
 _VERDICT = re.compile(r"^\W*verdict\W*:\W*(?:answer\W+)?(a|b|tie)\W*$", re.IGNORECASE | re.MULTILINE)
 """On a line of its own; judges like to set it in bold, or in brackets."""
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
@@ -149,31 +162,44 @@ class LlmJudge:
 
     def verdicts(self, pairs: Sequence[Pair]) -> list[Verdict]:
         """One for each pair, in their order."""
-        questions = [
-            (pair.prompt, *sides)
+        criterion = self.config.criterion
+        texts = [
+            TEMPLATE.format(prompt=pair.prompt, first=first, second=second, criterion=criterion)
             for pair in pairs
-            for sides in ((pair.first, pair.second), (pair.second, pair.first))
+            for first, second in ((pair.first, pair.second), (pair.second, pair.first))
         ]
-        with ThreadPoolExecutor(self.config.at_once) as threads:
-            answers = list(threads.map(self._asked, questions))
+        answers = self._all_asked(texts, _choice_in)
         found = [_settled(*answers[place : place + 2]) for place in range(0, len(answers), 2)]
-        for verdict in found:
-            if verdict.failure:
-                self.usage.failures[verdict.failure] = self.usage.failures.get(verdict.failure, 0) + 1
+        self._count(verdict.failure for verdict in found)
         return found
 
-    def _asked(self, question: tuple[str, str, str]) -> Choice | _Failed:
-        prompt, first, second = question
-        text = TEMPLATE.format(prompt=prompt, first=first, second=second, criterion=self.config.criterion)
+    def ratings(self, answers: Sequence[tuple[str, str]]) -> list[int | None]:
+        """From 1 to 5, of each (prompt, answer) by itself; None where that could not be found out."""
+        criterion = self.config.criterion
+        texts = [RATING_TEMPLATE.format(prompt=a, answer=b, criterion=criterion) for a, b in answers]
+        found = self._all_asked(texts, _rating_in)
+        self._count(one.kind for one in found if isinstance(one, _Failed))
+        return [None if isinstance(one, _Failed) else int(one) for one in found]
+
+    def _count(self, failures: Iterable[Failure | None]) -> None:
+        for failure in filter(None, failures):
+            self.usage.failures[failure] = self.usage.failures.get(failure, 0) + 1
+
+    def _all_asked(self, texts: Sequence[str], read: Callable[[str], str]) -> list[Any]:
+        """What `read` finds in each reply, or a `_Failed`."""
+        with ThreadPoolExecutor(self.config.at_once) as threads:
+            return list(threads.map(partial(self._asked, read=read), texts))
+
+    def _asked(self, text: str, read: Callable[[str], str]) -> str | _Failed:
         key = digest_of([self.config.url, self.config.model, text])
         with self._lock:
             known = self._cache.get(key)
             self.usage.cached += known is not None
             self.usage.asked += known is None
         if known is not None:
-            return known  # type: ignore[return-value]
+            return known
         try:
-            choice = self._tried(text)
+            choice = self._tried(text, read)
         except _Failed as error:
             return error
         with self._lock:
@@ -182,8 +208,8 @@ class LlmJudge:
                 append_line(self._cache_path, {"key": key, "choice": choice})
         return choice
 
-    def _tried(self, text: str) -> Choice:
-        """The verdict, after as many tries as there may be."""
+    def _tried(self, text: str, read: Callable[[str], str]) -> str:
+        """What `read` finds, after as many tries as there may be."""
         last = _Failed("unreachable", "never asked")
         for number in range(self.config.num_tries):
             if number:
@@ -191,7 +217,7 @@ class LlmJudge:
             with self._lock:
                 self.usage.tries += 1
             try:
-                return _choice_in(self._completion(text))
+                return read(self._completion(text))
             except _Failed as error:
                 last = error
                 if error.kind == "raised":
@@ -240,6 +266,13 @@ def _choice_in(text: str) -> Choice:
         raise _Failed("malformed", f"no verdict in {text[:200]!r}")
     choices: dict[str, Choice] = {"a": "first", "b": "second", "tie": "tie"}
     return choices[found.pop()]
+
+
+def _rating_in(text: str) -> str:
+    found = set(_RATING.findall(text))
+    if len(found) != 1:
+        raise _Failed("malformed", f"no rating in {text[:200]!r}")
+    return str(found.pop())
 
 
 def _settled(forward: Choice | _Failed, backward: Choice | _Failed) -> Verdict:
