@@ -135,6 +135,8 @@ def eval_view(result: dict[str, Any]) -> Any:
         rows = [{**score, "name": "this checkpoint"}, *({**row, "name": row["label"]} for row in baselines)]
         title = f"{task}: {score['documents']:,} documents, {score['utf8_bytes']:,} bytes"
         parts.append(table(rows, ("name", "value", "low", "high"), title))
+    for task, rows in result.get("history", {}).items():
+        parts.append(table(rows, ("step", "value", "low", "high"), f"{task}, step by step"))
     for task, one in result.get("comparisons", {}).items():
         parts.append(f"{task}, against {result['compared_with']['run']}: {one['text']}")
     return group(*parts, *(f"written: {file}" for file in result["files"]))

@@ -5,6 +5,7 @@ which step and how, so that two results can be compared without asking anyone.
 """
 
 import contextlib
+import inspect
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from data.tokenizers import load_tokenizer
 from evals.baselines import baselines
 from evals.bits_per_byte import bits_per_byte, by_source, estimate_as_json, score_documents
 from evals.comparison import compare_tasks, described
+from evals.hf_models import is_model_folder, scorer_of_folder
 from evals.items import Item, is_dataset, load_items, split_texts
 from evals.preferences import preference_scores
 from evals.task_probes import changes_named
@@ -27,7 +29,7 @@ from evals.tasks.definition import TaskDefinition, is_task_file, load_task, task
 from seedbed.errors import DataError, UsageError, did_you_mean
 from seedbed.files import write_json
 from seedbed.progress import Progress
-from training.checkpoint.layout import run_of
+from training.checkpoint.layout import list_steps, run_of, step_dir
 from training.checkpoint.models import LoadedModel, load_model
 from training.rewards.scoring import RewardScorer
 from training.run_directory import read_json
@@ -131,6 +133,65 @@ def evaluate(
             is_own = data is None and (task in TASKS or asked == plain)
             files.append(str(write_result(run_dir, name, results[name], scores, is_own=is_own)))
     return {"run": str(run_dir), "step": checkpoint.step, "tasks": results, "files": files}
+
+
+def evaluate_any(
+    path: Path, tasks: Sequence[str], other: Path | None = None, *, all_steps: bool = False, **how: Any
+) -> dict[str, Any]:
+    """What is asked of a run or a step, alone, beside another or of all steps; or of a folder of
+    `transformers`, for which not everything can be asked."""
+    if other and all_steps:
+        raise UsageError("--compare and --all-steps each say what else is scored", "give one of them")
+    if is_model_folder(path):
+        known, meant = (inspect.signature(one).parameters for one in (evaluate_folder, evaluate))
+        wrong = [name for name in how if name not in known and how[name] not in (meant[name].default, {}, ())]
+        if other or all_steps or wrong:
+            named = "--compare and --all-steps are" if other or all_steps else f"--{wrong[0]} is"
+            raise UsageError(f"{named} for runs, and {path} is a folder of transformers", "seedbed import it")
+        return evaluate_folder(path, tasks, **{name: value for name, value in how.items() if name in known})
+    if other:
+        return evaluate_both(path, other, tasks, **how)
+    return evaluate_steps(path, tasks, **how) if all_steps else evaluate(path, tasks, **how)
+
+
+def evaluate_steps(run: Path, tasks: Sequence[str], **how: Any) -> dict[str, Any]:
+    """`evaluate` of every step that a run keeps, oldest first; returned is the newest one's, with
+    {"history": {task: [{"step", "value", "low", "high"}, ...]}}."""
+    steps = list_steps(run)
+    if not steps:
+        raise UsageError(f"{run} keeps no step", "give a run directory, not one of its steps")
+    history: dict[str, list[dict[str, Any]]] = {}
+    for step in steps:
+        told = evaluate(step_dir(run, step), tasks, **how)
+        for task, found in told["tasks"].items():
+            row = {name: found.get(name) for name in ("value", "low", "high")}
+            history.setdefault(task, []).append({"step": step, **row})
+    return {**told, "history": history}
+
+
+def evaluate_folder(
+    folder: Path,
+    tasks: Sequence[str],
+    data: Path | None = None,
+    *,
+    batch_size: int | None = None,
+    device: str = "cpu",
+    num_fewshot: int | None = None,
+    limit: int | None = None,
+    perturb: Sequence[str] = (),
+) -> dict[str, Any]:
+    """`evaluate` of a model of `transformers` as it lies in a folder, by task files alone; results are
+    written to FOLDER/evals."""
+    definitions = [definition_of(task) for task in tasks]
+    _check_probes(tasks, dict(zip(tasks, definitions, strict=True)), perturb, of_items=True)
+    scorer, asked = scorer_of_folder(folder, batch_size, device), Asked(num_fewshot, limit, changes=perturb)
+    results, files = {}, []
+    for task in definitions:
+        started = time.monotonic()
+        result, scores = run_task(task, scorer, asked, data)
+        results[task.name] = stamped(task.name, 0, result, started)
+        files.append(str(write_result(folder, task.name, results[task.name], scores, is_own=False)))
+    return {"run": str(folder), "step": 0, "tasks": results, "files": files}
 
 
 def _check_probes(

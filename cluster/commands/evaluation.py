@@ -54,6 +54,7 @@ Contamination = Annotated[
 Unseen = Annotated[
     bool, typer.Option("--unseen", help="Items of sources that the run was not trained on, told apart.")
 ]
+AllSteps = Annotated[bool, typer.Option("--all-steps", help="Each step that the run keeps.")]
 
 
 @command
@@ -85,12 +86,12 @@ def evaluate(
         Path | None,
         typer.Option("--compare", metavar="RUN", help="Whether it is better than this one, item by item."),
     ] = None,
+    all_steps: AllSteps = False,
     json: Json = False,
 ) -> None:
-    """Score a checkpoint, with intervals."""
+    """Score a checkpoint, with intervals: of a run, or a folder of transformers."""
     from cluster.render import eval_view
-    from evals.results import evaluate as score
-    from evals.results import evaluate_both
+    from evals.results import evaluate_any
 
     names = _names(tasks)
     if not names:
@@ -109,7 +110,7 @@ def evaluate(
         "contamination": contamination,
         "unseen": unseen,
     }
-    value = evaluate_both(checkpoint, other, names, **how) if other else score(checkpoint, names, **how)
+    value = evaluate_any(checkpoint, names, other, all_steps=all_steps, **how)
     emit(value, json=json, render=eval_view)
 
 

@@ -118,3 +118,38 @@ def test_a_special_token_without_an_id_is_refused(folder, tmp_path):
     )
     import_checkpoint(folder, tmp_path / "model")
     (folder / "tokenizer_config.json").unlink()
+
+
+TASK = """
+kind = "multiple-choice"
+[items]
+format = "hellaswag"
+path = "items.jsonl"
+[prompt]
+context = "{context}"
+answer = " {choice}"
+"""
+
+
+def test_a_folder_is_asked_the_tasks_that_its_import_is(folder, tmp_path, seedbed_cli):
+    """As it is, by its own library; and all steps of a run, one after another."""
+    rows = [
+        {"ind": n, "ctx": f"some text {n}", "endings": ["to", "learn", "from", str(n)], "label": n % 4}
+        for n in range(12)
+    ]
+    lines = [json.dumps({**row, "activity_label": "x", "source_id": "s"}) + "\n" for row in rows]
+    (tmp_path / "items.jsonl").write_text("".join(lines))
+    (tmp_path / "words.toml").write_text(TASK)
+    import_checkpoint(folder, tmp_path / "run")
+    asked = ("--tasks", tmp_path / "words.toml")
+    theirs = seedbed_cli("eval", folder, *asked, "--json")
+    assert theirs.code == 0, theirs.stderr
+    ours = seedbed_cli("eval", tmp_path / "run", *asked, "--all-steps", "--json")
+    assert ours.code == 0, ours.stderr
+    found = [json.loads(one.stdout)["tasks"]["words"] for one in (theirs, ours)]
+    for name, metric in found[1]["metrics"].items():
+        assert found[0]["metrics"][name]["value"] == pytest.approx(metric["value"], abs=1e-4), name
+    history = json.loads(ours.stdout)["history"]["words"]
+    assert [(row["step"], row["value"]) for row in history] == [(0, found[1]["value"])]
+    refused = seedbed_cli("eval", folder, *asked, "--ranks", "2")
+    assert (refused.code, "--ranks is for runs" in refused.stderr) == (2, True), refused.stderr
