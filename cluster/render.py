@@ -152,7 +152,8 @@ def probe_view(result: dict[str, Any]) -> Any:
         ]
         if found["most_frequent"] is not None:
             rows.append({"name": "most frequent answer", "value": found["most_frequent"]})
-        title = f"{name}: {found['num_items']:,} items, {found['num_train']:,} to learn from"
+        left_out = f", {n:,} left out (unknown labels, too long)" if (n := found["num_left_out"]) else ""
+        title = f"{name}: {found['num_items']:,} items{left_out}, {found['num_train']:,} to learn from"
         parts.append(table(rows, ("name", "value", "low", "high", "over seeds"), title))
         for mode, one in found.get("comparisons", {}).items():
             ends = f"[{one['low']:+.3f}, {one['high']:+.3f}]" if one["low"] is not None else "no interval"

@@ -130,7 +130,8 @@ def evaluate(
             else:
                 result, scores = TASKS[task](checkpoint, options)
             results[name] = stamped(name, checkpoint.step, result, started)
-            is_own = data is None and (task in TASKS or asked == plain)
+            is_shipped = task in TASKS or (asked == plain and not is_task_file(task))
+            is_own = data is None and is_shipped
             files.append(str(write_result(run_dir, name, results[name], scores, is_own=is_own)))
     return {"run": str(run_dir), "step": checkpoint.step, "tasks": results, "files": files}
 
@@ -249,9 +250,10 @@ def write_result(
     suffix = "" if is_own else f"-{result['items'][:8]}"
     path = folder / f"{task}-step-{result['step']}{suffix}.json"
     before = read_json(path)
-    if not result["baselines"] and before.get("items") == result["items"]:
+    if before.get("items") == result["items"]:
         # They are of the same bytes, and took longer than the score: a second look must not lose them.
-        result["baselines"] = before.get("baselines") or []
+        kept = ("baselines", "robustness", "contamination", "distribution")
+        result |= {name: before[name] for name in kept if before.get(name) and not result.get(name)}
     if scores is not None:
         result["scores"] = path.with_suffix(".items.jsonl").name
         write_scores(path.with_suffix(".items.jsonl"), scores)

@@ -83,8 +83,10 @@ class Browser:
 
     def _receive(self, deadline: float) -> dict[str, Any]:
         while b"\0" not in self._buffer:
-            ready, _, _ = select.select([self._from], [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
+            # select() knows no descriptor above 1023, and a process of many tests has some.
+            waiting = select.poll()
+            waiting.register(self._from, select.POLLIN)
+            if not waiting.poll(1000 * max(0.0, deadline - time.monotonic())):
                 raise TimeoutError("Chromium does not answer")
             received = os.read(self._from, 1 << 20)
             if not received:

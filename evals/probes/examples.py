@@ -123,10 +123,14 @@ def read_examples(path: Path) -> list[Example]:
     found = []
     for number, line in enumerate(lines, start=1):
         try:
-            found.append(_read(f"{path.name}:{number}", json.loads(line)))
+            if not isinstance(row := json.loads(line), dict):
+                raise ValueError(f"a {type(row).__name__} is no object")
+            found.append(_read(f"{path.name}:{number}", row))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             what = f"there is no {error}" if isinstance(error, KeyError) else str(error)
             raise DataError(f"{path}, line {number}: {what}", f"a line is {LINES}") from None
+    if not found:
+        raise DataError(f"{path} is empty", f"a line is {LINES}")
     if len(kinds := sorted({one.kind for one in found})) != 1:
         raise DataError(
             f"{path} has examples of {len(kinds)} kinds: {', '.join(kinds)}", "give each a file of its own"
@@ -146,7 +150,7 @@ def _read(name: str, row: dict[str, Any]) -> Example:
         context, answer = row["context"].split(), row["answer"].split()
         places = [at for at in range(len(context)) if answer and context[at : at + len(answer)] == answer]
         if not places:
-            raise ValueError("the answer does not stand in the context, word by word")
+            raise ValueError("the answer does not stand in the context as words between spaces")
         span = (places[0], places[0] + len(answer) - 1)
         return example("span", tuple(row["question"].split()), tuple(context), span=span)
     if "first" in row:

@@ -97,14 +97,20 @@ def answers(
     return found
 
 
-def _with_head(checkpoint: LoadedModel, kind: Kind, num_labels: int, seed: int) -> tuple[nn.Module, set[str]]:
-    """(the encoder with a new head, the names of what is new)"""
+def check_encoder(checkpoint: LoadedModel) -> EncoderConfig:
+    """Its configuration; UsageError for a model of another kind."""
     config = checkpoint.config.model
     if not isinstance(config, EncoderConfig):
         raise UsageError(
             f"{checkpoint.path} is a {config.family}, and probes are heads on encoders",
             "give the checkpoint of a BERT, or ask a decoder by seedbed eval",
         )
+    return config
+
+
+def _with_head(checkpoint: LoadedModel, kind: Kind, num_labels: int, seed: int) -> tuple[nn.Module, set[str]]:
+    """(the encoder with a new head, the names of what is new)"""
+    config = check_encoder(checkpoint)
     config = config.model_copy(
         update={"head": HEADS[kind], "num_labels": num_labels if kind != "span" else 0}
     )

@@ -16,7 +16,7 @@ from data.tokenizers import load_tokenizer
 from evals.intervals import clusters_of, mean_of, measure, t_quantile
 from evals.probes.encoded import Encoded, Encoder
 from evals.probes.examples import BUILDERS, Example, Kind, read_examples
-from evals.probes.fitting import Fit, Mode, answers, fitted
+from evals.probes.fitting import Fit, Mode, answers, check_encoder, fitted
 from evals.results import own_dataset, stamped
 from evals.tasks.local import Text
 from seedbed.errors import DataError, UsageError, did_you_mean
@@ -56,12 +56,15 @@ def probe(
     if num_seeds < 2:
         raise UsageError(f"{num_seeds} seed(s) say nothing of how much a seed matters", "take 5")
     checkpoint, against = load_model(run_or_step), load_model(other) if other else None
+    for one in filter(None, (checkpoint, against)):
+        check_encoder(one)
     run, results, written = run_of(checkpoint.path), {}, []
     texts: dict[str, list[Text]] = {}
     for name in names:
         started = time.monotonic()
         if name in files:
             sets = [read_examples(path) for path in files[name]]
+            _check_files(files[name], sets)
         else:
             texts = texts or texts_of(checkpoint)
             sets = [list(BUILDERS[name](texts[split], 0)) for split in ("train", "holdout")]
@@ -69,10 +72,28 @@ def probe(
         found = _probed(name, train, test, checkpoint, against, modes, num_seeds, how)
         results[name] = stamped(f"probe-{name}", checkpoint.step, found, started)
         (run / "evals").mkdir(exist_ok=True)
-        path = run / "evals" / f"probe-{name}-step-{checkpoint.step}.json"
+        which = f"-{found['items'][:8]}" if name in files else ""
+        path = run / "evals" / f"probe-{name}-step-{checkpoint.step}{which}.json"
         write_json(path, results[name])
         written.append(str(path))
     return {"run": str(run), "step": checkpoint.step, "probes": results, "files": written}
+
+
+def _check_files(paths: tuple[Path, Path], sets: Sequence[Sequence[Example]]) -> None:
+    """DataError for a test that asks what the other file does not teach."""
+    kinds = [examples[0].kind for examples in sets]
+    if kinds[0] != kinds[1]:
+        raise DataError(
+            f"{paths[0]} has examples of the kind {kinds[0]}, and {paths[1]} of the kind {kinds[1]}",
+            "give both of one kind",
+        )
+    taught, asked = ({label for one in some for label in one.tags or (one.label,)} for some in sets)
+    if kinds[0] != "span" and len(taught) < 2:
+        raise DataError(
+            f"{paths[0]} has one label alone: {', '.join(taught)}", "give examples of two or more"
+        )
+    if kinds[0] != "span" and not asked & taught:
+        raise DataError(f"no label of {paths[1]} stands in {paths[0]}", "give both the same labels")
 
 
 def _some(name: str, examples: Sequence[Example], most: int) -> list[Example]:
@@ -134,6 +155,8 @@ def _probed(
                     bar.advance(1)
     asked = [one.example for one in known[1]]
     metrics = {f"{METRICS[kind]}, {mode}": _told(asked, scores[f"own {mode}"]) for mode in modes}
+    for one in metrics.values():
+        one["over_seeds"] = _within(one["over_seeds"])
     first, *_ = reversed(metrics)
     result = {
         **metrics[first],
@@ -175,6 +198,11 @@ def _over(values: Sequence[float]) -> list[float]:
     """The mean's 95 % interval, by Student's t."""
     half = t_quantile(0.975, len(values) - 1) * stdev(values) / math.sqrt(len(values))
     return [fmean(values) - half, fmean(values) + half]
+
+
+def _within(ends: Sequence[float]) -> list[float]:
+    """Of a share, which neither end can leave."""
+    return [min(1.0, max(0.0, end)) for end in ends]
 
 
 def _compared(

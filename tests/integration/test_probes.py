@@ -149,6 +149,7 @@ def test_an_answer_ends_where_it_begins_or_later():
     ("row", "words"),
     [
         ("{", "line 1"),
+        ("[1]", "a list is no object"),
         ('{"text": "a"}', "there is no 'label'"),
         ('{"words": ["a"], "tags": []}', "1 words have 0 tags"),
         ('{"question": "a", "context": "b c", "answer": "d"}', "does not stand in the context"),
@@ -158,3 +159,24 @@ def test_a_line_that_is_wrong_is_named(tmp_path, row, words):
     (tmp_path / "rows.jsonl").write_text(row + "\n")
     with pytest.raises(DataError, match=words):
         read_examples(tmp_path / "rows.jsonl")
+
+
+def test_files_that_do_not_go_together_are_refused(folder, encoder_run, tmp_path):
+    rows = {
+        "empty": "",
+        "pairs": '{"first": "a", "second": "b", "label": "x"}\n',
+        "other": '{"words": ["seed"], "tags": ["strange"]}\n',
+        "one": '{"words": ["seed"], "tags": ["long"]}\n',
+    }
+    for name, text in rows.items():
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    train, few = folder / "train.jsonl", {"num_seeds": 2, "how": Fit(steps=1)}
+    for first, second, words in (
+        ("empty", train, "is empty"),
+        (train, "pairs", "of the kind pair"),
+        (train, "other", "no label of"),
+        ("one", train, "has one label alone"),
+    ):
+        pair = tuple(one if isinstance(one, Path) else tmp_path / f"{one}.jsonl" for one in (first, second))
+        with pytest.raises(DataError, match=words):
+            probe(encoder_run, ["own"], files={"own": pair}, **few)
