@@ -130,8 +130,7 @@ def evaluate(
             else:
                 result, scores = TASKS[task](checkpoint, options)
             results[name] = stamped(name, checkpoint.step, result, started)
-            is_shipped = task in TASKS or (asked == plain and not is_task_file(task))
-            is_own = data is None and is_shipped
+            is_own = data is None and (task in TASKS or (asked == plain and not is_task_file(task)))
             files.append(str(write_result(run_dir, name, results[name], scores, is_own=is_own)))
     return {"run": str(run_dir), "step": checkpoint.step, "tasks": results, "files": files}
 
