@@ -86,6 +86,7 @@ def test_what_cannot_be_perturbed_is_said(seedbed_cli, folder, more, words):
     assert words in outcome.stderr
 
 
+@pytest.mark.long
 def test_a_model_that_is_spread_over_host_and_disk_scores_the_same(seedbed_cli, folder):
     whole, spread = (
         json.loads(evaluated(seedbed_cli, folder, "--json", *more).stdout)["tasks"]["words"]

@@ -161,6 +161,7 @@ def test_a_run_is_resumed_on_other_ranks_with_another_engine_to_the_same_bits(tm
     assert "world_changed" not in (tmp_path / "cut" / "events.jsonl").read_text()
 
 
+@pytest.mark.long
 def test_a_user_can_have_it_proved_on_a_recipe(seedbed_cli):
     """One hash on every layout, and the cost."""
     sizes = ("model.num_layers=1", "model.width=36", "model.num_heads=3", "model.context=32")

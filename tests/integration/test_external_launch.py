@@ -15,6 +15,7 @@ from tests.conftest import SEEDBED, run_command
 SLURM = {"SLURM_JOB_ID": "71", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1"}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_torchrun_and_srun_train_the_very_same_run(tmp_path, seedbed_cli):
     """Whoever has a cluster without Ray could not use it, or would get another model."""

@@ -322,6 +322,7 @@ def fill(disk: Path) -> Path:
     return filler
 
 
+@pytest.mark.long
 @pytest.mark.root
 def test_a_full_disk_costs_a_checkpoint_and_not_the_run(small_disk):
     """Training would die of a disk that someone else filled, or leave half a checkpoint behind."""

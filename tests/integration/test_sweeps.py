@@ -70,6 +70,7 @@ def test_points_are_what_the_file_says():
             parse_sweep({**base, **wrong}, "s")
 
 
+@pytest.mark.long
 def test_a_sweep_of_three_goes_on_and_fits(front):
     """A user would train points again that are done, or have a table that nothing reads."""
     path = front.write(
