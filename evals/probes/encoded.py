@@ -50,6 +50,8 @@ class Encoder:
         seen = {label for one in train for label in (one.tags if one.kind == "tagging" else (one.label,))}
         self.labels = sorted(seen)
         self._numbers = {label: number for number, label in enumerate(self.labels)}
+        self.longest_answer = 1 + max(last - first for first, last in (one.span for one in train))
+        """Words."""
         self._pieces: dict[str, list[int]] = {}
 
     def encode(self, one: Example) -> Encoded | None:
@@ -58,23 +60,16 @@ class Encoder:
         room = self.context - 2 - bool(second)
         kept = _fitting(second, max(room // 2, room - sum(map(len, first))))
         first = _fitting(first, room - sum(map(len, kept)))
-        pieces, places = [self.words.cls_id], []
-        for word in first:
-            places.append(len(pieces))
-            pieces += word
+        pieces = [self.words.cls_id]
+        places = _appended(pieces, first)
         pieces.append(self.words.sep_id)
         first_of_other = len(pieces)
+        others = _appended(pieces, kept)
         if kept:
-            if one.kind == "span":
-                places = []
-            for word in kept:
-                if one.kind == "span":
-                    places.append(len(pieces))
-                pieces += word
             pieces.append(self.words.sep_id)
         if one.kind == "span":
-            targets = list(one.span)
-            return Encoded(one, pieces, first_of_other, places, targets) if one.span[1] < len(kept) else None
+            fits = one.span[1] < len(kept)
+            return Encoded(one, pieces, first_of_other, others, list(one.span)) if fits else None
         names = one.tags[: len(first)] if one.kind == "tagging" else (one.label,)
         if any(name not in self._numbers for name in names):
             return None
@@ -100,6 +95,15 @@ class Encoder:
             _padded([[1] * len(one.places) for one in examples], 0).bool(),
             _padded([one.targets for one in examples], -100),
         )
+
+
+def _appended(pieces: list[int], words: list[list[int]]) -> list[int]:
+    """Where each of them begins, once it stands among the pieces."""
+    places = []
+    for word in words:
+        places.append(len(pieces))
+        pieces += word
+    return places
 
 
 def _fitting(words: list[list[int]], room: int) -> list[list[int]]:

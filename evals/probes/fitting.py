@@ -30,8 +30,6 @@ HEADS = {
     "tagging": "token_classification",
     "span": "span",
 }
-MAX_SPAN = 12
-"""Words of an answer."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,8 @@ def answers(
         rows = encoder.rows(some)
         logits = _logits(model, kind, rows)
         if kind == "span":
-            found += [_best_span(begin_P, end_P) for begin_P, end_P in zip(*logits, strict=True)]
+            longest, pairs = encoder.longest_answer, zip(*logits, strict=True)
+            found += [_best_span(begin_P, end_P, longest) for begin_P, end_P in pairs]
         else:
             best = logits[0].argmax(-1).tolist()
             found += [row[: len(one.targets)] for row, one in zip(best, some, strict=True)]
@@ -161,10 +160,10 @@ def _loss(model: nn.Module, kind: Kind, rows: Rows) -> Tensor:
     return F.cross_entropy(logits[0].flatten(0, 1), rows.targets_BP.flatten(), ignore_index=-100)
 
 
-def _best_span(begin_P: Tensor, end_P: Tensor) -> list[int]:
-    """The likeliest that ends where it begins or a few words later."""
+def _best_span(begin_P: Tensor, end_P: Tensor, longest: int) -> list[int]:
+    """The likeliest that ends where it begins or later, after `longest` words at most."""
     sums_PP = begin_P[:, None] + end_P[None]
     size = len(begin_P)
-    allowed = torch.ones(size, size).triu().tril(MAX_SPAN - 1).bool()
+    allowed = torch.ones(size, size).triu().tril(longest - 1).bool()
     place = int(sums_PP.masked_fill(~allowed, -torch.inf).argmax())
     return list(divmod(place, size))

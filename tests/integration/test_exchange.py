@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from data.tokenizers import train_tokenizer
 from seedbed.errors import DataError, UsageError
+from tests.integration.test_eval_probes import TASK
 from training.checkpoint.exchange import export_checkpoint, import_checkpoint
 from training.checkpoint.layout import resolve
 from training.checkpoint.reader import Checkpoint
@@ -118,17 +119,6 @@ def test_a_special_token_without_an_id_is_refused(folder, tmp_path):
     )
     import_checkpoint(folder, tmp_path / "model")
     (folder / "tokenizer_config.json").unlink()
-
-
-TASK = """
-kind = "multiple-choice"
-[items]
-format = "hellaswag"
-path = "items.jsonl"
-[prompt]
-context = "{context}"
-answer = " {choice}"
-"""
 
 
 def test_a_folder_is_asked_the_tasks_that_its_import_is(folder, tmp_path, seedbed_cli):

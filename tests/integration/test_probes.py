@@ -87,6 +87,34 @@ def test_heads_learn_what_follows_from_a_word_and_are_compared(seedbed_cli, fold
     assert json.loads(kept.read_text())["metric"] == "accuracy of tags, tuned"
 
 
+def row(kind: str, number: int) -> dict[str, str]:
+    """What is to be said of it stands in it."""
+    words = [WORDS[(number * 7 + place * 5) % 12] for place in range(5)]
+    mark = ("seed", "raw")[number % 2]
+    if kind == "sequence":
+        return {"text": " ".join([mark, *words[:2]]), "label": mark}
+    if kind == "pair":
+        return {"first": mark, "second": " ".join(words[:2]), "label": mark}
+    words[number % 5] = "answer"
+    return {"question": "where is it", "context": " ".join(words), "answer": "answer"}
+
+
+@pytest.mark.parametrize("kind", ["sequence", "pair", "span"])
+def test_each_kind_of_head_learns(encoder_run, tmp_path, kind):
+    for name, numbers in (("train", range(64)), ("test", range(64, 104))):
+        (tmp_path / name).write_text("".join(json.dumps(row(kind, n)) + "\n" for n in numbers))
+    found = probe(
+        encoder_run,
+        [kind],
+        files={kind: (tmp_path / "train", tmp_path / "test")},
+        modes=("tuned",),
+        num_seeds=2,
+        how=Fit(steps=120, lr=2e-3),
+    )["probes"][kind]
+    assert found["value"] > 0.9, found["metrics"]
+    assert found["num_items"] == 40
+
+
 def test_probes_are_made_of_the_texts_of_a_run(encoder_run):
     few = {"num_seeds": 2, "modes": ("linear",), "how": Fit(steps=2)}
     found = probe(encoder_run, ["next-sentence"], **few)["probes"]["next-sentence"]
@@ -141,8 +169,9 @@ def test_what_does_not_fit_is_cut_or_left_out():
 
 def test_an_answer_ends_where_it_begins_or_later():
     begin, end = torch.tensor([0.0, 5.0, 0.0]), torch.tensor([9.0, 0.0, 3.0])
-    assert _best_span(begin, end) == [0, 0]
-    assert _best_span(begin, torch.tensor([2.0, 0.0, 3.0])) == [1, 2]
+    assert _best_span(begin, end, 3) == [0, 0]
+    assert _best_span(begin, torch.tensor([2.0, 0.0, 3.0]), 3) == [1, 2]
+    assert _best_span(begin, torch.tensor([2.0, 0.0, 3.0]), 1) == [1, 1]
 
 
 @pytest.mark.parametrize(

@@ -108,3 +108,17 @@ def test_what_is_frozen_has_no_gradients_to_add_up_or_share():
         )
     )
     assert parts["gradients"] + parts["communication"] < parts["weights"] / 10
+
+
+def test_roles_on_workers_of_their_own_are_not_in_a_ranks_memory():
+    """But a single worker that holds a whole critic may be the largest of all."""
+    policy = ("objective.name=ppo", 'rl.rewards=["accuracy"]')
+    together, scored_apart, apart, alone = (
+        parts(*policy, *more)
+        for more in ((), ("rl.scoring_workers=1",), ("rl.critic_workers=4",), ("rl.critic_workers=1",))
+    )
+    assert together["beside_policy"] - scored_apart["beside_policy"] == 4 * COUNT
+    assert apart["total"] < together["total"]
+    # Weights and moments of all, on one worker: the four ranks have a quarter of their policy's each.
+    assert alone["weights"] + alone["optimizer"] == 12 * COUNT
+    assert "beside_policy" not in alone
