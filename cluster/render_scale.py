@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from seedbed.progress import human_count
+from cluster.render import group, table
+from seedbed.progress import human_count, human_time
 
 
 def between(ends: Sequence[float | None], spec: str = ".4g") -> str:
@@ -109,7 +110,8 @@ def design_text(value: dict[str, Any]) -> str:
     saved = 1 - cost["flops"] / cost["flops_one_by_one"]
     num_cells = sum(len(trunk["cells"]) for trunk in value["trunks"])
     lines = [
-        f"{num_cells} cells on {len(value['trunks'])} trunks, centred on {value['centred_on']}: "
+        f"{num_cells} cells on {len(value['trunks'])} trunks, "
+        f"{'centred on ' + value['centred_on'] if value['budgets'] else 'a grid'}: "
         f"{cost['flops']:.3g} FLOP ({saved:.0%} less than one by one){_price(cost)}"
     ]
     for trunk in value["trunks"]:
@@ -132,6 +134,51 @@ def design_text(value: dict[str, Any]) -> str:
         for one in value["added"]
     ]
     return "\n".join(lines)
+
+
+def ladder_cost_text(cost: dict[str, Any]) -> str:
+    """What a ladder will take, in a line."""
+    how = f"{cost['runs']} runs, {cost['to_run']} to train, {cost['flops']:.3g} FLOP in all"
+    if cost["seconds"] is None:
+        return f"{how}; time not known"
+    return (
+        f"{how}: {human_time(cost['seconds'])}{_price(cost)} ({'; '.join(cost['basis']) or 'nothing to do'})"
+    )
+
+
+def ladder_text(value: dict[str, Any]) -> Any:
+    """Of `scale run`: the cells, and what was forecast of them."""
+    columns = ("cell", "N", "D", "C", "held out", "state", "loss", "message")
+    rows = [{**row, "held out": "yes" if row["held_out"] else ""} for row in value["cells"]]
+    lines = []
+    if law := value["law"]:
+        lines.append(
+            f"L = {law['E']:.4g} + {law['A']:.4g} / N^{law['alpha']:.3f} "
+            f"+ {law['B']:.4g} / D^{law['beta']:.3f}"
+        )
+    if value["forecasts"]:
+        lines.append(ledger_text(value["forecasts"]))
+    lines += [f"! {told}" for told in value["notes"]]
+    if value["state"] == "planned":
+        lines.append(ladder_cost_text(value["cost"]))
+    else:
+        lines += [f"table: {value['csv']}", f"report: {value['report']}" if value["report"] else ""]
+    title = f"{value['ladder']}: {value['description'] or value['recipe']}"
+    return group(title, table(rows, columns), "\n".join(line for line in lines if line))
+
+
+def by_size_text(value: dict[str, Any]) -> Any:
+    """Of `scale by-size`."""
+    parts = []
+    for title, rows in (("preferred to the reference", "preference"), ("reward models", "accuracy")):
+        shown = [
+            {**row, "share": f"{row['value']:.3f} {between((row['low'], row['high']), '.3f')}"}
+            for row in value[rows]
+        ]
+        columns = ("role", "parameters", "comparisons", "share", "wins", "ties", "losses", "pairs")
+        if shown:
+            parts.append(table(shown, tuple(name for name in columns if name in shown[0]), title))
+    return group(*parts, f"report: {value['report']}")
 
 
 def _price(cost: dict[str, float | None]) -> str:

@@ -51,7 +51,14 @@ def dry_run(recipe: str, sets: list[str], ask_: Ask) -> dict[str, Any]:
     return {"plan": {**plan, "notices": notices(plan)}, "address": address, **_placed(placement, available)}
 
 
-def submit(recipe: str, sets: list[str], run_path: Path, init_from: Path | None, ask_: Ask) -> dict[str, Any]:
+def submit(
+    recipe: str,
+    sets: list[str],
+    run_path: Path,
+    init_from: Path | None,
+    ask_: Ask,
+    branch_from: Path | None = None,
+) -> dict[str, Any]:
     """Put a new run into the cluster's queue; returns what `submitted_text` shows.
 
     Raises UsageError when the name is taken, the placement never fits or the plan does not, Unreachable
@@ -69,7 +76,8 @@ def submit(recipe: str, sets: list[str], run_path: Path, init_from: Path | None,
     _, placement = _planned(recipe, sets, ask_, hosts(ray))
     with RunDirectory(run_path).lock():
         try:
-            run, notices = prepare.start(recipe, _settings(recipe, sets, ask_), run_path, init_from)
+            settings = _settings(recipe, sets, ask_)
+            run, notices = prepare.start(recipe, settings, run_path, init_from, branch_from)
         except BaseException:
             RunDirectory(run_path).discard_if_unused()
             raise

@@ -20,28 +20,33 @@ from seedbed.progress import Progress
 from training.checkpoint.layout import resolve
 from training.checkpoint.models import load_model
 from training.rewards.comparisons import Sampling, check_judge, sampled
-from training.rewards.judges import Answer, Judge, LanguageModel, PythonChecker
+from training.rewards.judges import Answer, Judge, LanguageModel, PythonChecker, RewardModels, Rules
 from training.rl.llm_judge import Pair, Verdict
 
+REFERENCE = "reference"
+"""What the answers are called that the data have."""
 Met = tuple[str, str, Answer, Answer]
 """Two checkpoints, and an answer of each to one prompt."""
 
 
 def contest(
-    runs: Sequence[Path], sampling: Sampling, judge: Judge | None = None, *, with_likert: bool = False
+    runs: Sequence[Path],
+    sampling: Sampling,
+    judge: Judge | None = None,
+    *,
+    with_likert: bool = False,
+    with_reference: bool = False,
 ) -> dict[str, Any]:
     """{"runs", "prompts", "win_rates", "ratings", "likert", "agreement"}, all JSON; the checker of Python
     judges without a judge. Prompts are those of the first run's data unless `sampling` names some.
-    `with_likert` has a language model rate each answer by itself, too, from 1 to 5.
+    `with_likert` has a language model rate each answer by itself, too, from 1 to 5; `with_reference` has what
+    the data answer take part, as a checkpoint named "reference".
 
-    UsageError for fewer than two runs, or prompts that the judge knows nothing of. What has no verdict is
-    counted, and refused where there is nothing else.
+    UsageError for fewer than two that take part, or prompts that the judge knows nothing of. What has no
+    verdict is counted, and refused where there is nothing else.
     """
     names = [str(run) for run in runs]
-    if len(different := {resolve(run) for run in runs}) < max(2, len(runs)):
-        raise UsageError(f"{len(different)} checkpoint(s) to compare", "name two or more, each once")
-    if with_likert and not isinstance(judge, LanguageModel):
-        raise UsageError("only a language model rates answers from 1 to 5", "name a --judge")
+    _check(runs, judge, with_likert=with_likert, with_reference=with_reference)
     loaded = [load_model(run) for run in runs]
     # The same prompts for all, and as much room for each answer.
     context = min(int(one.config.model.context) for one in loaded)
@@ -55,6 +60,9 @@ def contest(
             "name reward models with --reward, a --judge or a --rule",
         )
     answers = {name: sampled(run, sampling) for name, run in zip(names, runs, strict=True)}
+    if with_reference:
+        first = answers[names[0]]
+        answers[REFERENCE] = [one._replace(text=one.written, ended=True) for one in first]
     met = [
         (first, second, a, b)
         for first, second in combinations(answers, 2)
@@ -63,7 +71,7 @@ def contest(
     assert all(a.prompt == b.prompt for _, _, a, b in met)
     verdicts = _verdicts(judge or PythonChecker(), met)
     return {
-        "runs": names,
+        "runs": list(answers),
         "prompts": len({one.prompt for one in answers[names[0]]}),
         "comparisons": len(met),
         "win_rates": _win_rates(met, verdicts),
@@ -71,6 +79,22 @@ def contest(
         "likert": _likert(judge, answers) if with_likert and isinstance(judge, LanguageModel) else None,
         "agreement": _agreement(met, verdicts) if judge and is_python else None,
     }
+
+
+def _check(runs: Sequence[Path], judge: Judge | None, *, with_likert: bool, with_reference: bool) -> None:
+    """Raises UsageError for what makes no contest."""
+    different = {resolve(run) for run in runs}
+    if len(different) < len(runs) or len(runs) + with_reference < 2:
+        raise UsageError(
+            f"{len(different)} checkpoint(s) to compare",
+            "name two or more, each once, or one and --reference",
+        )
+    if with_reference and isinstance(judge, RewardModels | Rules):
+        raise UsageError(
+            "reward models and rules judge what a model sampled, token by token", "leave out --reference"
+        )
+    if with_likert and not isinstance(judge, LanguageModel):
+        raise UsageError("only a language model rates answers from 1 to 5", "name a --judge")
 
 
 def _verdicts(judge: Judge, met: Sequence[Met]) -> list[Verdict]:

@@ -91,7 +91,10 @@ class Guards:
     def refuses(self, loss: float) -> bool:
         """Whether a step with this loss is not to be learnt from."""
         is_spike = self.settings.spikes == "act" and loss > self.limit(self.state.losses)
-        return is_spike or not math.isfinite(loss)
+        return is_spike or not math.isfinite(loss) or self._is_too_high(loss)
+
+    def _is_too_high(self, loss: float) -> bool:
+        return 0 < self.settings.max_loss < loss
 
     def note(self, step: int, position: int, following: int, loss: float, norm: float | None) -> Verdict:
         """Remember a step that began at data position `position`, the next at `following`.
@@ -105,7 +108,10 @@ class Guards:
         )
         for name, (value, _) in known.items():
             if not math.isfinite(value):
-                return self._not_finite(step, position, following, f"the {name} is {value}")
+                return self._not_learnt(step, position, following, f"the {name} is {value}")
+        if self._is_too_high(loss):
+            above = f"the loss is {loss:.4g}, above guards.max_loss = {settings.max_loss:g}"
+            return self._not_learnt(step, position, following, above)
         problem = next(filter(None, (self._above(name, *values) for name, values in known.items())), "")
         if problem and settings.spikes == "act":
             return self._climb(step, position, following, problem)
@@ -113,7 +119,7 @@ class Guards:
         state.norms = [*state.norms, *([] if norm is None else [norm])][-settings.window :]
         return Verdict(problem)
 
-    def _not_finite(self, step: int, position: int, following: int, problem: str) -> Verdict:
+    def _not_learnt(self, step: int, position: int, following: int, problem: str) -> Verdict:
         state, settings = self.state, self.settings
         state.nonfinite = [s for s in state.nonfinite if s > step - settings.window] + [step]
         if len(state.nonfinite) <= settings.max_nonfinite:

@@ -40,18 +40,23 @@ from training.metrics import read_events
 from training.named_checkpoints import named_checkpoints
 from training.plan import make_plan, notices
 from training.recipes import Tables, load_config, make_config, merge, parse_overrides, to_toml
-from training.run_directory import BEFORE_CONFIG, INIT_FROM, RunDirectory, check_identity, make_record
+from training.run_directory import BEFORE_CONFIG, INIT_FROM, RunDirectory, check_identity, is_run, make_record
 from training.tasks import filled_in, make_task, objective_of
 from training.tasks.vocabulary import NUM_SENTINELS
 from training.trainable import trained_names
 
 
 def start(
-    recipe: str, assignments: Sequence[str], run_path: Path, init_from: Path | None = None
+    recipe: str,
+    assignments: Sequence[str],
+    run_path: Path,
+    init_from: Path | None = None,
+    branch_from: Path | None = None,
 ) -> tuple[RunDirectory, list[str]]:
     """A run directory for `recipe`, new or (when it holds the same run) continued, and notices to print.
 
-    The data set is built when it is missing. Raises ConfigError, UsageError or DataError.
+    It begins from the weights of `init_from`, or from all of `branch_from`, as `fork` does. The data set is
+    built when it is missing. Raises ConfigError, UsageError or DataError.
     """
     asked = load_config(recipe, assignments)
     if init_from:
@@ -75,6 +80,9 @@ def start(
     if run.config_path.is_file():
         check_identity(run, record["identity"])
         return run, _continue(run, config)
+    if branch_from:
+        parent, checkpoint = _branch_point(branch_from, asked)
+        return _branched(parent, checkpoint, config, record, run_path)
     _refuse_used(run_path)
     plan = planned(config, run_path)
     if source:
@@ -136,40 +144,62 @@ def fork(run_path: Path, new_path: Path, assignments: Sequence[str]) -> tuple[Ru
     Any field may differ that needs no state which the other did not keep.
     `run_path` may be a run directory or one of its steps. Raises ConfigError before anything is made.
     """
-    step_path = resolve(run_path)
-    parent = RunDirectory.existing(step_path.resolve().parent.parent)
-    checkpoint = Checkpoint.open(step_path)
-    checkpoint.verify()
+    parent = _run_of(resolve(run_path))
     # A branch has no part in its parent's copy elsewhere.
     settings = ['checkpoint.copy_to=""', *assignments]
     asked = with_asked_tasks(resolve_hardware(_override(parent.config(), settings, parent)))
     batch_layout(asked)
-    check_state(checkpoint, parent.config(), asked)
+    parent, checkpoint = _branch_point(run_path, asked)
     config, dataset = _with_data(asked, rebuild=True)
-    _check_same_data(parent, config, dataset)
+    difference = {name: list(pair) for name, pair in differences(parent.config(), config).items()}
+    record = make_record(config, parent.record().get("recipe", ""), list(assignments), difference, dataset)
+    return _branched(parent, checkpoint, config, record, new_path)
+
+
+def _run_of(step_path: Path) -> RunDirectory:
+    return RunDirectory.existing(step_path.resolve().parent.parent)
+
+
+def _branch_point(run_path: Path, asked: Config) -> tuple[RunDirectory, Checkpoint]:
+    """The run and the checkpoint, verified, that a run of configuration `asked` branches off from."""
+    step_path = resolve(run_path)
+    parent, checkpoint = _run_of(step_path), Checkpoint.open(step_path)
+    checkpoint.verify()
+    check_state(checkpoint, parent.config(), asked)
+    return parent, checkpoint
+
+
+def _branched(
+    parent: RunDirectory, checkpoint: Checkpoint, config: Config, record: dict[str, Any], new_path: Path
+) -> tuple[RunDirectory, list[str]]:
+    """The new run of a branch, whose first checkpoint is its parent's."""
+    _check_same_data(parent, config, record["identity"])
     check_shapes(checkpoint, config)
     if config.model.context != parent.config().model.context:
         raise ConfigError(
             f"model.context cannot change in a branch ({parent.config().model.context} in {parent.path}): "
             "the data position counts windows of that length",
-            f"leave it, or start with the weights alone: --init-from {step_path}",
+            f"leave it, or start with the weights alone: --init-from {checkpoint.path}",
         )
+    _discard_half_made(new_path, checkpoint)
     _refuse_used(new_path)
-    difference = {name: list(pair) for name, pair in differences(parent.config(), config).items()}
-    record = make_record(config, parent.record().get("recipe", ""), list(assignments), difference, dataset)
-    record["forked_from"] = {
-        "run": str(parent.path.resolve()),
-        "step": checkpoint.step,
-        "hash": checkpoint.hash(),
-    }
+    origin = {"run": str(parent.path.resolve()), "step": checkpoint.step, "hash": checkpoint.hash()}
     plan = planned(config, new_path)
     new = RunDirectory(new_path)
-    _link_tree(step_path, step_dir(new.path, checkpoint.step))
+    _link_tree(checkpoint.path, step_dir(new.path, checkpoint.step))
     if passed_over := parent.passed_over():
         new.pass_over(passed_over)
-    new.create(config, record, plan)
+    new.create(config, {**record, "forked_from": origin}, plan)
     new.event("forked", f"forked from step {checkpoint.step} of {parent.path}", step=checkpoint.step)
     return new, notices(plan)
+
+
+def _discard_half_made(path: Path, checkpoint: Checkpoint) -> None:
+    """Remove what the same branch left when it was killed while it began: the checkpoint, and no run yet."""
+    linked = step_dir(path, checkpoint.step)
+    is_half_made = not is_run(path) and list_steps(path) == [checkpoint.step]
+    if is_half_made and Checkpoint.open(linked).hash() == checkpoint.hash():
+        shutil.rmtree(linked)
 
 
 def _refuse_used(path: Path) -> None:

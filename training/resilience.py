@@ -18,6 +18,9 @@ class GuardsConfig(Section):
     """What is done about a loss or a gradient norm far above those before: nothing; an event; or the step is
     skipped, after max_skips of them the rate is lowered for a window, and if they go on, the run goes back
     before the first of them and passes over their data."""
+    max_loss: float = Field(0.0, ge=0, json_schema_extra=SCHEDULE)
+    """A loss above this is taken as one that is no number: what has diverged ends soon, with exit code 4.
+    Untrained models are at ln(vocabulary); 0 sets no limit."""
     window: int = Field(128, ge=8, le=2048, json_schema_extra=SCHEDULE)
     """Steps of which mean and deviation are taken; nothing is a spike before there are as many."""
     sigma: float = Field(6.0, gt=0, json_schema_extra=SCHEDULE)

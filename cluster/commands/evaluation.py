@@ -138,7 +138,8 @@ def _names(text: str) -> list[str]:
 @command
 def contest(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Two runs, or steps of them, or more.")
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Two runs or steps, or more; one with --reference."),
     ],
     data: Annotated[
         str,
@@ -158,6 +159,9 @@ def contest(
     ] = None,
     likert: Annotated[
         bool, typer.Option("--likert", help="Have the language model rate each answer, too, from 1 to 5.")
+    ] = False,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="The answers that the data have take part, too.")
     ] = False,
     verdicts: Annotated[
         Path | None, typer.Option("--verdicts", help="Where a language model's verdicts are kept.")
@@ -179,7 +183,8 @@ def contest(
         raise UsageError("--verdicts keeps what a language model says", "give a --judge, or leave it out")
     sampling = Sampling(split, prompts, answers, temperature, seed, data, max_new_tokens)
     judge = judge_of(reward or [], combine, rule or [], by, verdicts)
-    emit(compare(runs, sampling, judge, with_likert=likert), json=json, render=contest_view)
+    value = compare(runs, sampling, judge, with_likert=likert, with_reference=reference)
+    emit(value, json=json, render=contest_view)
 
 
 @command

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.commands import scale_plan
+from cluster.commands import scale_plan, scale_run
 from cluster.commands.options import Json
 from cluster.output import command, emit
 from seedbed.errors import UsageError
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from evals.scaling.study import Recipe
 
 app = typer.Typer(
-    help="Plan, fit and test scaling laws, and say what they do not know.", no_args_is_help=True
+    help="Plan, run, fit and test scaling laws, and say what they do not know.", no_args_is_help=True
 )
 
 Runs = Annotated[
@@ -45,10 +45,11 @@ Compute = Annotated[
 
 @app.callback()
 def _several() -> None:
-    """Plan, fit and test scaling laws, and say what they do not know."""
+    """Plan, run, fit and test scaling laws, and say what they do not know."""
 
 
 app.command("plan")(scale_plan.plan)
+app.command("run")(scale_run.run)
 
 
 @app.command("fit")
@@ -167,6 +168,26 @@ def report(
     recipe = _recipe(column, count, objective, drop_highest, asymptote, bootstraps, seed)
     path = write_page(points, out, recipe, compute or [], ledger)
     emit({"report": str(path)}, json=json, render=lambda value: value["report"])
+
+
+@app.command("by-size")
+@command
+def by_size(
+    results: Annotated[
+        list[Path],
+        typer.Argument(metavar="JSON...", help="Of `contest --reference`, or `eval --tasks preferences`."),
+    ],
+    out: Annotated[Path, typer.Option(help="Where to write the page.")] = Path("by-size.html"),
+    json: Json = False,
+) -> None:
+    """Show results of models of several sizes: whose answers are preferred, how well reward models judge."""
+    from cluster.render_scale import by_size_text
+    from evals.scaling.by_size import by_size as gathered
+    from evals.scaling.by_size import write_page
+
+    value = gathered(results)
+    write_page(value, out)
+    emit({**value, "report": str(out)}, json=json, render=by_size_text)
 
 
 def _recipe(

@@ -1,8 +1,7 @@
 """`seedbed scale plan`: what to train for a scaling law, and what it will cost."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -10,12 +9,6 @@ from cluster.commands.options import Json, Sets
 from cluster.commands.plan import Nodes, On, Price
 from cluster.output import command, emit
 from seedbed.errors import UsageError
-
-if TYPE_CHECKING:
-    from training.config import Config
-    from training.layout_search import Machines
-
-COUNTS = ("total", "active", "non_embedding")
 
 
 @command
@@ -36,7 +29,15 @@ def plan(
     extra: Annotated[
         int, typer.Option(min=0, help="With --law: further cells, where its loss is known the least.")
     ] = 0,
-    count: Annotated[str, typer.Option(help=f"What N counts: {', '.join(COUNTS)}.")] = "total",
+    tokens: Annotated[
+        list[float] | None,
+        typer.Option(help="Instead of budgets: a number of tokens for every --size. Repeatable."),
+    ] = None,
+    size: Annotated[
+        list[float] | None,
+        typer.Option(help="With --tokens: parameters; the ladder's model next to it. Repeatable."),
+    ] = None,
+    count: Annotated[str, typer.Option(help="What N counts: total, active or non_embedding.")] = "total",
     mup: Annotated[
         bool, typer.Option("--mup", help="Keep the recipe's learning rate at every width.")
     ] = False,
@@ -51,72 +52,22 @@ def plan(
 ) -> None:
     """A ladder of models by one dial, rows of equal compute about the best size, and the cost of all first.
 
-    Models of one size share a trunk, from which a branch leaves for every number of tokens.
+    Models of one size share a trunk, from which a branch leaves for every number of tokens. `seedbed scale
+    run` trains what --out wrote.
     """
+    from cluster.ladders.designs import Asked, designed
     from cluster.render_scale import design_text
-    from evals.scaling.design import Grid, check
+    from evals.scaling.design import Grid
     from seedbed.files import write_json
 
-    if count not in COUNTS:
-        raise UsageError(f"--count {count} is unknown", f"one of {', '.join(COUNTS)}")
     if extra and not law:
         raise UsageError("--extra needs --law", "give the runs whose law is to be narrowed")
+    if extra and not budget:
+        raise UsageError("--extra adds cells to rows of equal compute", "give --budget instead of --tokens")
     if nodes is not None and on is None:
         raise UsageError("--nodes counts machines of the devices that --on names", "add --on 8xH100")
-    grid = Grid(tuple(budget or ()), sizes, span, warmup, decay)
-    check(grid)
-    value = _designed(recipe, sets or [], grid, law, extra, count, mup, on, nodes, price)
+    grid = Grid(tuple(budget or ()), sizes, span, warmup, decay, tuple(tokens or ()), tuple(size or ()))
+    value = designed(Asked(recipe, sets or [], grid, count, mup, law, extra, on, nodes, price))
     if out:
         write_json(out, value)
     emit(value, json=json, render=design_text)
-
-
-def _designed(
-    recipe: str,
-    sets: list[str],
-    grid: Any,
-    runs: Path | None,
-    extra: int,
-    count: str,
-    is_mup: bool,
-    on: str | None,
-    nodes: int | None,
-    price: float | None,
-) -> dict[str, Any]:
-    from evals.scaling.design import BESIROGLU, Pricing, design, isoflops, neighbours, widest
-    from evals.scaling.ladder import Dial
-    from evals.scaling.study import study
-
-    def make(more: Sequence[str]) -> "Config":
-        return _config(recipe, [*sets, *more], on, nodes)[0]
-
-    machines = _config(recipe, sets, on, nodes)[1]
-    dial = Dial(_config(recipe, sets, None, None)[0], count, is_mup)
-    done = study(runs) if runs else None
-    law = done.found.law if done else BESIROGLU
-    cells = isoflops(dial, law, grid)
-    added: list[dict[str, Any]] = []
-    if done and extra:
-        noise = float(done.residuals().std())
-        more = widest(done.drawn.thetas, noise, cells, neighbours(dial, law, grid, cells), extra)
-        cells = [*cells, *(cell for cell, _ in more)]
-        added = [
-            {"budget": cell.budget, "parameters": cell.rung.parameters, "deviation_of_log_loss": deviation}
-            for cell, deviation in more
-        ]
-    value = design(dial, make, cells, grid, law, Pricing(machines, price))
-    source = str(runs) if runs else "Besiroglu et al. 2024, arXiv:2404.10102"
-    return {"recipe": recipe, "sets": sets, "centred_on": source, **value, "added": added}
-
-
-def _config(
-    recipe: str, sets: list[str], on: str | None, nodes: int | None
-) -> "tuple[Config, Machines | None]":
-    """With its devices, where --on names some."""
-    from cluster.commands.plan import placed
-    from training.prepare import sized
-    from training.recipes import load_config
-
-    if on is None:
-        return sized(load_config(recipe, sets)), None
-    return placed(recipe, sets, on, nodes)

@@ -33,6 +33,16 @@ Fork = Annotated[
 InitFrom = Annotated[
     Path | None, typer.Option("--init-from", metavar="CHECKPOINT", help="Start from these weights alone.")
 ]
+BranchFrom = Annotated[
+    Path | None,
+    typer.Option(
+        "--branch-from",
+        metavar="RUN",
+        help="Begin as a branch of this run, with its optimizer and place in the data, but this recipe.",
+    ),
+]
+Origins = tuple[Path | None, Path | None]
+"""--init-from and --branch-from."""
 MicroBatch = Annotated[
     str | None,
     typer.Option(
@@ -61,6 +71,7 @@ def train(
     resume: Resume = None,
     fork: Fork = None,
     init_from: InitFrom = None,
+    branch_from: BranchFrom = None,
     sets: Sets = None,
     micro_batch: MicroBatch = None,
     verify_exact: VerifyExact = False,
@@ -75,7 +86,8 @@ def train(
     if list_recipes:
         return _list_recipes(json)
     if verify_exact:
-        return _verify_exact(recipe, sets or [], json, alone=not (run_dir or resume or fork or init_from))
+        alone = not any((run_dir, resume, fork, init_from, branch_from))
+        return _verify_exact(recipe, sets or [], json, alone=alone)
     from cluster.external_launch import ExternalLauncher, become_worker, default_run_dir, rank_here
     from cluster.runner import announce, run_supervised
     from training.run_directory import RunDirectory
@@ -84,7 +96,8 @@ def train(
     place = rank_here()
     if place and recipe and not run_dir:
         run_dir = default_run_dir(place, recipe)
-    path = _run_path(recipe, run_dir, resume, fork, init_from)
+    origins = (init_from, branch_from)
+    path = _run_path(recipe, run_dir, resume, fork, origins)
     if place and place.rank:
         return become_worker(place, path)
     launcher = ExternalLauncher(place, path) if place else None
@@ -100,7 +113,7 @@ def train(
         try:
             if micro_batch is not None:
                 sets = [*sets, f"batch.micro_batch_size={_micro_batch_size(path, str(recipe), sets)}"]
-            run, notices = _prepared(path, recipe, resume, fork, init_from, sets)
+            run, notices = _prepared(path, recipe, resume, fork, origins, sets)
         except BaseException as error:
             RunDirectory(path).discard_if_unused()
             if launcher:
@@ -115,11 +128,13 @@ def train(
 
 
 def _run_path(
-    recipe: str | None, run_dir: Path | None, resume: Path | None, fork: Path | None, init_from: Path | None
+    recipe: str | None, run_dir: Path | None, resume: Path | None, fork: Path | None, origins: Origins
 ) -> Path:
     """Where the run lives; raises UsageError when flags contradict each other."""
     from training.run_directory import RunDirectory
 
+    if all(origins):
+        raise UsageError("--init-from and --branch-from contradict each other", "leave out one of them")
     if resume is None:
         if fork is not None:
             raise UsageError("--fork needs a run to branch off from", "add --resume RUN")
@@ -131,7 +146,8 @@ def _run_path(
             stem = Path(recipe).stem
             run_dir = Path("runs") / f"{stem}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
         return run_dir
-    for value, flag in ((recipe, "a recipe"), (run_dir, "--run-dir"), (init_from, "--init-from")):
+    from_elsewhere = zip(origins, ("--init-from", "--branch-from"), strict=True)
+    for value, flag in ((recipe, "a recipe"), (run_dir, "--run-dir"), *from_elsewhere):
         if value is not None:
             raise UsageError(f"--resume and {flag} contradict each other", f"leave out {flag}")
     if fork is None:
@@ -142,12 +158,17 @@ def _run_path(
 
 
 def _prepared(
-    path: Path, recipe: str | None, resume: Path | None, fork: Path | None, init_from: Path | None, sets: Sets
+    path: Path,
+    recipe: str | None,
+    resume: Path | None,
+    fork: Path | None,
+    origins: Origins,
+    sets: Sets,
 ) -> tuple["RunDirectory", list[str]]:
     from training import prepare
 
     if resume is None:
-        return prepare.start(str(recipe), sets or [], path, init_from)
+        return prepare.start(str(recipe), sets or [], path, *origins)
     if fork is not None:
         return prepare.fork(resume, path, sets or [])
     return prepare.resume(path, sets or [], _run_and_step(resume)[1])

@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any
 
-from cluster.pipelines.graph import Stage
+from cluster.pipelines.stage import Stage
 from seedbed.errors import ConfigError, did_you_mean
 
 NOT_STAGES = (

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.pipelines.graph import Stage
+from cluster.pipelines.stage import Stage
 from cluster.pipelines.work import Work
 from cluster.ray_tokens import home
 from models.families import flops_per_token
@@ -74,8 +74,11 @@ class History:
         self._machines: dict[str, Any] = {}
         self.rows = [row for row in read_lines(self.path) if row.get("machine") == here]
 
-    def add(self, work: Work, record: dict[str, Any]) -> None:
-        """Keep what a stage took that was made in one go; one that was resumed tells nothing of a whole."""
+    def add(self, work: Work, record: dict[str, Any], from_step: int = 0) -> None:
+        """Keep what a stage took that was made in one go; one that was resumed tells nothing of a whole.
+
+        A branch began at `from_step`.
+        """
         if record["steps_before"] or record["attempts"] > 1 or record["result"].get("restarts"):
             return
         row: dict[str, Any] = {
@@ -87,8 +90,9 @@ class History:
             "time": record["time"],
         }
         if work.config is not None:
-            causes, steps = record["result"].get("time_by_cause") or {}, record["result"].get("step")
-            if not steps or not causes.get("wall"):
+            causes = record["result"].get("time_by_cause") or {}
+            steps = (record["result"].get("step") or 0) - from_step
+            if steps <= 0 or not causes.get("wall"):
                 return
             learning = causes["wall"] - causes.get("starting", 0.0)
             row |= {
@@ -104,12 +108,12 @@ class History:
             return
         self.rows.append(row)
 
-    def estimate(self, stage: Stage, config: Config | None) -> Estimate:
-        """Of a stage, whose inputs need not be there."""
+    def estimate(self, stage: Stage, config: Config | None, from_step: int = 0) -> Estimate:
+        """Of a stage, whose inputs need not be there; a branch begins at `from_step`."""
         same = [row for row in self.rows if row["shape"] == shape(stage, config)][-NEWEST:]
         alike = [row for row in self.rows if row["work"] == label(stage)][-NEWEST:]
         if config is not None:
-            return self._training(config, same, alike)
+            return self._training(config, config.run.steps - from_step, same, alike)
         if same or alike:
             rows, basis = (same, "measured") if same else (alike, "measured, with other settings")
             seconds = statistics.median(row["seconds"] for row in rows)
@@ -117,9 +121,10 @@ class History:
         return Estimate(None, 1, 0, "not measured yet")
 
     def _training(
-        self, config: Config, same: Sequence[dict[str, Any]], alike: Sequence[dict[str, Any]]
+        self, config: Config, steps: int, same: Sequence[dict[str, Any]], alike: Sequence[dict[str, Any]]
     ) -> Estimate:
-        sized, steps, devices = _sized(config), config.run.steps, config.engine.num_ranks
+        """Of `steps` of a configuration."""
+        sized, devices = _sized(config), config.engine.num_ranks
         num_bytes = room_for(make_plan(sized, Path(".")))
         rows = same or alike
         if rows:
@@ -131,7 +136,8 @@ class History:
         hours = self._planned_hours(sized)
         if hours is None:
             return Estimate(None, devices, num_bytes, "no figures of this device")
-        return Estimate(hours * 3600, devices, num_bytes, "plan arithmetic: steps alone")
+        seconds = hours * 3600 * steps / config.run.steps
+        return Estimate(seconds, devices, num_bytes, "plan arithmetic: steps alone")
 
     def _planned_hours(self, config: Config) -> float | None:
         """By arithmetic, with what this machine's device can do: measured once for each way to use it."""

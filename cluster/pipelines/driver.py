@@ -26,6 +26,7 @@ from seedbed.errors import (
 )
 from seedbed.files import write_json
 from training.checkpoint.layout import list_steps
+from training.config import Config
 
 RECORD = "pipeline.json"
 """In a pipeline's folder: its stages and what became of them. A sweep has a record of its own."""
@@ -104,7 +105,7 @@ class Driver:
             try:
                 check_command(stage)
                 # A recipe that is none is refused now, though its turn may come in days.
-                config_of(stage, dict.fromkeys([*stage.inputs, "out"], "0"))
+                self._expected(name)
             except ConfigError as error:
                 if not self.keeps_going:
                     raise
@@ -171,10 +172,20 @@ class Driver:
         for name, progress in self.stages.items():
             if progress.state in ("done", "failed"):
                 continue
-            stage = self.pipeline.stages[name]
-            names = dict.fromkeys([*stage.inputs, "out"], "0")
-            config = progress.work.config if progress.work else config_of(stage, names)
-            progress.estimate = self.history.estimate(stage, config).as_dict(self.price)
+            config = progress.work.config if progress.work else self._expected(name)
+            found = self.history.estimate(self.pipeline.stages[name], config, self._from_step(name))
+            progress.estimate = found.as_dict(self.price)
+
+    def _expected(self, name: str) -> Config | None:
+        """The configuration of a stage whose inputs are yet to be made."""
+        stage = self.pipeline.stages[name]
+        return config_of(stage, dict.fromkeys([*stage.inputs, "out"], "0"))
+
+    def _from_step(self, name: str) -> int:
+        """At which a stage that branches off from a training of this pipeline begins; 0 for any other."""
+        trunk = self.pipeline.stages[name].branches_from
+        config = self._expected(trunk) if trunk in self.stages else None
+        return config.run.steps if config else 0
 
     def run(self) -> None:
         """Make what is not done. Raises the first stage's error, Preempted or StoppedUnsaved."""
@@ -247,7 +258,7 @@ class Driver:
         if name in self._redo:
             self._redo.discard(name)
             work.place.clear()
-        needed = int(self.history.estimate(work.stage, work.config).num_bytes)
+        needed = self.history.estimate(work.stage, work.config).num_bytes
         check_room(name, needed, self.store)
 
     def _look_at(self, running: dict[str, Making]) -> SeedbedError | None:
@@ -269,7 +280,7 @@ class Driver:
         if outcome.state == "done":
             self._done(name, outcome.record, was_made=outcome.was_made)
             if outcome.was_made and self.is_local:
-                self.history.add(progress.work, outcome.record)
+                self.history.add(progress.work, outcome.record, self._from_step(name))
             self._link(name)
             self._tell(name, f"{outcome.record['kind']} {outcome.record['digest'][:12]}")
             return None

@@ -13,55 +13,26 @@
 
 `{name}` is the artefact of another stage, or an input; that is all that orders stages. `{out}` is where the
 command writes, chosen for it; without it the artefact is the JSON document that the command prints. In `set`,
-tables are sections of the configuration (`--set`), and plain values are options of the command.
+tables are sections of the configuration (`--set`), and plain values are options of the command. For several
+pipelines in one see `variants`.
 """
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cluster.pipelines.stage import OUT, Stage, names_in
+from cluster.pipelines.variants import expanded
 from seedbed.errors import ConfigError, did_you_mean
 from training.recipes import parse_toml_value
 
-OUT = "out"
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
-_PLACE = re.compile(r"\{([a-z][a-z0-9_-]*)\}")
 _WRITES = ("--out", "--run-dir")
 """Options by which commands are told where to write."""
 _FIELDS = {"command": str, "set": dict, "file": str, "retries": int}
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One command, and the artefact that it makes."""
-
-    name: str
-    command: tuple[str, ...]
-    """Words after `seedbed`, with `{name}` for artefacts."""
-    settings: dict[str, Any] = field(default_factory=dict)
-    """`section.field`, or an option of the command -> value, with `{name}` for artefacts."""
-    file: str = "out"
-    """What the artefact is called in its place; some commands read a suffix."""
-    retries: int = 1
-    """How often it is run again in one go when it fails of something that may pass."""
-
-    @property
-    def writes_out(self) -> bool:
-        """Whether it writes to `{out}`; else what it prints is the artefact."""
-        return OUT in set(_names([*self.command, self.settings]))
-
-    @property
-    def inputs(self) -> list[str]:
-        """The artefacts that it is made of, each once."""
-        return [name for name in dict.fromkeys(_names([*self.command, self.settings])) if name != OUT]
-
-    @property
-    def recipe(self) -> str | None:
-        """The recipe that it trains, if it trains."""
-        return self.command[1] if self.command[0] == "train" and len(self.command) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -78,37 +49,16 @@ class Pipeline:
         return [stage.name for stage in self.stages.values() if name in stage.inputs]
 
 
-def filled(value: Any, of: Callable[[str], str]) -> Any:
-    """`value` with `of(name)` for every `{name}`, in texts, lists and tables."""
-    if isinstance(value, str):
-        return _PLACE.sub(lambda match: of(match[1]), value)
-    if isinstance(value, list | tuple):
-        return [filled(item, of) for item in value]
-    if isinstance(value, dict):
-        return {key: filled(item, of) for key, item in value.items()}
-    return value
-
-
-def _names(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield from (match[1] for match in _PLACE.finditer(value))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _names(item)
-    elif isinstance(value, dict):
-        yield from _names(list(value.values()))
-
-
 def parse(tables: Mapping[str, Any], name: str, assignments: Sequence[str] = ()) -> Pipeline:
     """The pipeline of a file's content, with `stage.key=value` assignments over it.
 
     Raises ConfigError for whatever cannot be a pipeline: unknown keys and names, cycles, places that are
     written twice.
     """
-    if odd := sorted(tables.keys() - {"description", "inputs", "stage"}):
+    if odd := sorted(tables.keys() - {"description", "inputs", "stage", "variant"}):
         raise ConfigError(
             f"{name}: unknown table or key '{odd[0]}'",
-            "a pipeline has description, [inputs] and [stage.NAME]",
+            "a pipeline has description, [inputs], [stage.NAME] and [variant.NAME]",
         )
     written, inputs = tables.get("stage", {}), tables.get("inputs", {})
     if not isinstance(written, dict) or not written:
@@ -122,8 +72,14 @@ def parse(tables: Mapping[str, Any], name: str, assignments: Sequence[str] = ())
             )
     if twice := sorted(inputs.keys() & stages.keys()):
         raise ConfigError(f"{name}: '{twice[0]}' is an input and a stage", "rename one of them")
-    for assignment in assignments:
+    # Of a stage that has variants, of all of them; else of what they make.
+    of_all = [one for one in assignments if one.strip().partition(".")[0] in stages]
+    for assignment in of_all:
         _assign(stages, assignment, name)
+    stages = expanded(stages, tables.get("variant", {}), name)
+    for assignment in assignments:
+        if assignment not in of_all:
+            _assign(stages, assignment, name)
     for stage in stages.values():
         check_names(stage, [*stages, *inputs], name)
     _check_places(stages, name)
@@ -190,7 +146,7 @@ def _check_places(stages: dict[str, Stage], origin: str) -> None:
     written: dict[str, str] = {}
     for stage in stages.values():
         for option, place in zip(stage.command, stage.command[1:], strict=False):
-            if option not in _WRITES or OUT in _names(place):
+            if option not in _WRITES or OUT in names_in(place):
                 continue
             if place in written:
                 raise ConfigError(

@@ -38,8 +38,7 @@ def attend(options: argparse.Namespace) -> int:
     run = RunDirectory(path)
     if not is_run(path):
         asked = submission.Ask(options.address)
-        init_from = Path(options.init_from) if options.init_from else None
-        submission.submit(options.recipe, options.set, path, init_from, asked)
+        submission.submit(options.recipe, options.set, path, options.init_from, asked, options.branch_from)
     elif run.status()["state"] != "finished" and _is_nobodys(run):
         again = [one for one in options.set if one.startswith(AGAIN)]
         submission.resume(run, again, options.address)
@@ -75,7 +74,8 @@ def _arguments(words: list[str] | None = None) -> Any:
     parser = argparse.ArgumentParser(prog="python -P -m cluster.pipelines.on_ray")
     parser.add_argument("recipe")
     parser.add_argument("--run-dir", required=True)
-    parser.add_argument("--init-from")
+    parser.add_argument("--init-from", type=Path)
+    parser.add_argument("--branch-from", type=Path)
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--address", required=True)
     parser.add_argument("--json", action="store_true")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.pipelines.graph import OUT, Stage, filled
+from cluster.pipelines.stage import OUT, Stage, filled
 from cluster.pipelines.store import Place
 from seedbed.errors import ConfigError
 from seedbed.files import digest_of

@@ -30,7 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.pipelines.graph import Stage, check_names
+from cluster.pipelines.graph import check_names
+from cluster.pipelines.stage import Stage
 from seedbed.errors import ConfigError, did_you_mean
 from seedbed.randomness import uniform_of
 from training.recipes import parse_overrides

@@ -1,13 +1,13 @@
 """What to train for a scaling law: cells of size and tokens, and what they will cost, before any is run.
 
 For every budget a row of sizes about the one that the present law calls best (IsoFLOP, Hoffmann et al. 2022,
-approach 2). Cells of one size share a trunk: it is trained at a constant rate, and where a cell's tokens call
-for it a branch leaves it whose rate falls to the end (warm-up, stable, decay: Hu et al. 2024,
-arXiv:2404.06395; Haegele et al. 2024, arXiv:2405.18392). So each further number of tokens costs its decay
-alone.
+approach 2), or every size at every number of tokens. Cells of one size share a trunk: it is trained at a
+constant rate, and where a cell's tokens call for it a branch leaves it whose rate falls to the end (warm-up,
+stable, decay: Hu et al. 2024, arXiv:2404.06395; Haegele et al. 2024, arXiv:2405.18392). So each further
+number of tokens costs its decay alone.
 
-A runner trains a trunk leg by leg, each to the step of the next branch (`--resume` with the leg's settings),
-and forks each branch there (`--fork` with the cell's settings).
+A trunk is trained leg by leg, each a branch of the one before it, to the step of the next cell's branch
+(`seedbed scale run`). A cell that diverges ends early: `guards.max_loss` is part of its settings.
 """
 
 from collections.abc import Sequence
@@ -25,6 +25,8 @@ from seedbed.errors import UsageError
 from training.layout_search import Machines
 from training.plan import make_plan
 
+DIVERGED = 1.25
+"""Times the loss of a model that knows nothing, ln(vocabulary): a run above it will come to nothing."""
 BESIROGLU = Law(
     ("N", "D"), np.array([np.log(1.817235), np.log(477.8417), 0.347313, np.log(2143.8638), 0.367183])
 )
@@ -35,7 +37,7 @@ BESIROGLU = Law(
 class Grid:
     """What is asked for."""
 
-    budgets: tuple[float, ...]
+    budgets: tuple[float, ...] = ()
     """FLOP of each row, as `seedbed plan` counts them."""
     num_sizes: int = 5
     span: float = 4.0
@@ -44,6 +46,10 @@ class Grid:
     """Of the shortest cell of a trunk."""
     decay_share: float = 0.2
     """Of each cell."""
+    tokens: tuple[float, ...] = ()
+    """Instead of budgets: numbers of tokens, for each of"""
+    parameters: tuple[float, ...] = ()
+    """these sizes, or the rungs next to them."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,14 @@ class Cell:
 
 def check(grid: Grid) -> None:
     """Raises UsageError for what makes no grid."""
-    if not grid.budgets or not all(0 < one < float("inf") for one in grid.budgets):
-        raise UsageError("a design needs budgets", "such as --budget 1e15 --budget 1e16")
+    given = grid.budgets or grid.tokens
+    if not given or (grid.budgets and grid.tokens) or bool(grid.tokens) != bool(grid.parameters):
+        raise UsageError(
+            "a design needs budgets, or tokens and sizes",
+            "such as --budget 1e15 --budget 1e16, or --tokens 1e8 --tokens 1e9 --size 1e6 --size 1e7",
+        )
+    if wrong := [one for one in (*given, *grid.parameters) if not 0 < one < float("inf")]:
+        raise UsageError(f"{wrong[0]:g} is no budget, size or number of tokens", "give them above 0")
     if grid.num_sizes < 3 or grid.span <= 1:
         raise UsageError(
             f"{grid.num_sizes} sizes within a factor of {grid.span:g} show no lowest point",
@@ -69,6 +81,16 @@ def check(grid: Grid) -> None:
         )
     if not 0 < grid.decay_share < 1 or not 0 <= grid.warmup_share < 1 - grid.decay_share:
         raise UsageError("--warmup and --decay must leave a stable stretch", "such as 0.02 and 0.2")
+
+
+def cells_of(dial: Dial, law: Law, grid: Grid) -> list[Cell]:
+    """What a grid consists of."""
+    if grid.budgets:
+        return isoflops(dial, law, grid)
+    rungs = dial.nearest(grid.parameters)
+    return [
+        Cell(tokens * rung.flops_per_token, rung) for rung in rungs for tokens in sorted(set(grid.tokens))
+    ]
 
 
 def isoflops(dial: Dial, law: Law, grid: Grid) -> list[Cell]:
@@ -94,6 +116,7 @@ def design(
         trunks.append(_trunk(dial, make, own, grid, law, pricing))
     return {
         "budgets": sorted(set(grid.budgets)),
+        "tokens": sorted(set(grid.tokens)),
         "count": dial.count,
         "is_mup": dial.is_mup,
         "warmup_share": grid.warmup_share,
@@ -139,7 +162,9 @@ def _trunk(
     leaves = [max(warmup, min(n - 1, round((1 - grid.decay_share) * n))) for n in steps]
     shared = rung.settings | {"batch.tokens_per_step": per_step}
     name = f"n{rung.parameters}"
-    step_cost = pricing.of(make(assignments(shared | {"run.steps": steps[-1]})))
+    longest = make(assignments(shared | {"run.steps": steps[-1]}))
+    shared["guards.max_loss"] = float(f"{DIVERGED * np.log(longest.model.vocab_size):.4g}")
+    step_cost = pricing.of(longest)
     rows = [
         _cell(name, cell, n, leave, warmup, per_step, law, step_cost)
         for cell, n, leave in zip(cells, steps, leaves, strict=True)

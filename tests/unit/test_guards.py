@@ -46,6 +46,19 @@ def test_a_stable_run_triggers_nothing(seed):
     assert watching.lr_factor(5000) == 1
 
 
+def test_a_run_whose_loss_stays_too_high_is_given_up():
+    """A cell of a sweep that diverged would be paid for to its last step."""
+    found = guards(max_loss=8.0, max_nonfinite=2)
+    assert not found.refuses(7.9)
+    assert found.refuses(8.1)
+    assert note(found, 1, 7.9).problem == ""
+    for step in (2, 3):
+        assert "above guards.max_loss = 8" in note(found, step, 9.0).problem
+    with pytest.raises(TrainingError, match="the loss is 9, above"):
+        note(found, 4, 9.0)
+    assert not guards().refuses(1e30)
+
+
 def test_a_spike_is_seen_before_the_update_and_is_not_learnt_from():
     """Its loss would raise the mean that the next one is measured by, too."""
     found, step = settled()

@@ -149,7 +149,9 @@ def test_cells_are_added_where_the_law_is_known_the_least():
     ("grid", "message"),
     [
         (Grid(()), "a design needs budgets"),
-        (Grid((1e14, -1.0)), "a design needs budgets"),
+        (Grid((1e14, -1.0)), "-1 is no budget"),
+        (Grid((1e14,), tokens=(1e9,)), "a design needs budgets"),
+        (Grid(tokens=(1e9,)), "a design needs budgets"),
         (Grid((1e14,), num_sizes=2), "show no lowest point"),
         (Grid((1e14,), span=1.0), "show no lowest point"),
         (Grid((1e14,), decay_share=0.99), "stable stretch"),
