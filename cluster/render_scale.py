@@ -167,6 +167,20 @@ def ladder_text(value: dict[str, Any]) -> Any:
     return group(title, table(rows, columns), "\n".join(line for line in lines if line))
 
 
+def law_text(value: dict[str, Any]) -> str:
+    """Of `scale law`."""
+    lines = [f"{value['formula']}, {value['points']} points"]
+    lines += [
+        f"  {name:<8} {one['value']:.5g} {between((one['low'], one['high']), '.5g')}"
+        if one["value"] is not None
+        else f"  {name:<8} not finite"
+        for name, one in value["parameters"].items()
+    ]
+    lines += [f"left out, {told}" for told in value["left_out"]]
+    lines += [f"! {told}" for told in value["warnings"]]
+    return "\n".join(lines)
+
+
 def by_size_text(value: dict[str, Any]) -> Any:
     """Of `scale by-size`."""
     parts = []

@@ -170,6 +170,31 @@ def report(
     emit({"report": str(path)}, json=json, render=lambda value: value["report"])
 
 
+@app.command("law")
+@command
+def law(
+    kind: Annotated[
+        str,
+        typer.Argument(metavar="LAW", help="power, critical-batch, steps, kl-rl, kl-bon or error."),
+    ],
+    points: Annotated[Path, typer.Argument(metavar="CSV", help="A row for each point.")],
+    column: Annotated[
+        list[str] | None,
+        typer.Option("--column", metavar="x=NAME", help="Which column a quantity is in. Repeatable."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Fit a law of other quantities, with intervals.
+
+    power: y over x, such as a batch size or a learning rate over N. critical-batch: steps S to one loss over
+    the batch B. steps: loss over N and S. kl-rl, kl-bon: reward over KL. error: downstream error over loss.
+    """
+    from cluster.render_scale import law_text
+    from evals.scaling.other_laws import fit_other
+
+    emit(fit_other(kind, points, _columns(column)), json=json, render=law_text)
+
+
 @app.command("by-size")
 @command
 def by_size(
@@ -201,8 +226,11 @@ def _recipe(
 ) -> "Recipe":
     from evals.scaling.study import Recipe
 
-    pairs = [one.partition("=") for one in column or []]
+    return Recipe(objective, drop_highest, bootstraps, seed, asymptote, _columns(column), tuple(count or ()))
+
+
+def _columns(given: list[str] | None) -> dict[str, str]:
+    pairs = [one.partition("=") for one in given or []]
     if wrong := [name for name, equals, value in pairs if not (name and equals and value)]:
         raise UsageError(f"--column {wrong[0]} is no NAME=COLUMN", "such as --column N=params")
-    columns = {name: given for name, _, given in pairs}
-    return Recipe(objective, drop_highest, bootstraps, seed, asymptote, columns, tuple(count or ()))
+    return {name: value for name, _, value in pairs}

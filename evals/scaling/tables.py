@@ -100,6 +100,44 @@ def read_points(path: Path, named: Mapping[str, str] | None = None, counts: Sequ
     return Table(points, tuple(lines), columns, left_out, others, unique)
 
 
+def read_columns(
+    path: Path, names: Sequence[str], named: Mapping[str, str]
+) -> tuple[dict[str, Array], dict[str, str], list[str]]:
+    """(column of numbers, what it is called in the file) by the names of quantities, and the lines left out.
+
+    A quantity's column is called as it is, in any case, unless `named` says otherwise. Raises UsageError for
+    one that is not there.
+    """
+    rows = _rows(path)
+    by_name = {column.strip().lower(): column for column in rows[0] if column}
+    if unknown := sorted(named.keys() - {*names}):
+        raise UsageError(f"--column {unknown[0]}=... names no quantity of this law", ", ".join(names))
+    columns = {name: named.get(name) or by_name.get(name.lower(), "") for name in names}
+    for name, column in columns.items():
+        if column not in rows[0]:
+            raise UsageError(
+                f"{path} has no column {column or name!r}",
+                f"it has {', '.join(rows[0])}; name the one of {name}: --column {name}=COLUMN",
+            )
+    kept, left_out = [], []
+    for line, row in enumerate(rows, start=2):
+        values = {name: _number(row[column]) for name, column in columns.items()}
+        if bad := [columns[name] for name, value in values.items() if value is None]:
+            left_out.append(f"line {line}: {', '.join(bad)} is no number")
+        else:
+            kept.append(values)
+    found = {name: np.array([values[name] for values in kept], dtype=np.float64) for name in names}
+    return found, columns, left_out
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "nan")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
 def _rows(path: Path) -> list[dict[str, str | None]]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:

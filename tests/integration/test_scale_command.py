@@ -186,3 +186,57 @@ def test_a_budget_is_advised_for_serving_and_for_few_data(seedbed_cli, tmp_path)
     assert few["loss"] > plain["loss"]
     assert seedbed_cli("scale", "forecast", "runs.csv", "--max-epochs", "4").code == 2
     assert seedbed_cli("scale", "forecast", "runs.csv", "--tokens", "4e9").code == 2
+
+
+def test_laws_of_other_quantities_are_fitted_to_columns(seedbed_cli, tmp_path):
+    """A user would fit batches, steps and rewards by hand, each time without intervals."""
+    draw = np.random.default_rng(0)
+
+    def noise(count):
+        return np.exp(0.01 * draw.standard_normal(count))
+
+    def fitted(kind, columns, *more):
+        rows = [",".join(columns), *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True))]
+        (tmp_path / "t.csv").write_text("\n".join([*rows, ",".join(["nan"] * len(columns))]) + "\n")
+        outcome = seedbed_cli("scale", "law", kind, "t.csv", *more, "--json")
+        assert outcome.code == 0, outcome.stderr
+        value = json.loads(outcome.stdout)
+        assert (value["points"], len(value["left_out"])) == (len(rows) - 1, 1)
+        return value["parameters"]
+
+    def held(parameters, truth):
+        for name, value in truth.items():
+            one = parameters[name]
+            assert one["low"] <= one["value"] <= one["high"]
+            assert one["value"] == pytest.approx(value, rel=0.1), name
+
+    batches = np.repeat(2.0 ** np.arange(3, 11), 2)
+    steps = 1500 * (1 + 90 / batches) * noise(16)
+    held(fitted("critical-batch", {"B": batches, "S": steps}), {"S_min": 1500, "B_crit": 90})
+    tokens = np.geomspace(1e8, 1e12, 12)
+    best = {"D": tokens, "best": 3e-3 * tokens**0.38 * noise(12)}
+    held(fitted("power", best, "--column", "x=D", "--column", "y=best"), {"a": 3e-3, "b": 0.38})
+    axes = np.meshgrid(np.geomspace(1e6, 1e9, 5), np.geomspace(1e3, 1e6, 5))
+    sizes, updates = (axis.ravel() for axis in axes)
+    loss = ((6.5e13 / sizes) ** 0.077 + (2.1e3 / updates) ** 0.76) * noise(25)
+    by_steps = fitted("steps", {"N": sizes, "S": updates, "loss": loss})
+    held(by_steps, {"alpha_N": 0.077, "alpha_S": 0.76, "S_c": 2.1e3})
+    kl = np.linspace(0.2, 60, 30)
+    reward = 0.1 + np.sqrt(kl) * (1.2 - 0.3 * np.log(np.sqrt(kl))) + 0.01 * draw.standard_normal(30)
+    held(fitted("kl-rl", {"KL": kl, "reward": reward}), {"alpha": 1.2, "beta": 0.3})
+    loss = np.linspace(2, 4, 15)
+    error = {"loss": loss, "error": 0.9 - 2.1 * np.exp(-0.7 * loss) + 1e-4 * draw.standard_normal(15)}
+    held(fitted("error", error), {"epsilon": 0.9, "k": 2.1, "gamma": 0.7})
+
+
+def test_laws_and_columns_that_there_are_not_are_named(seedbed_cli, tmp_path):
+    """A law of the wrong columns is worse than none."""
+    (tmp_path / "t.csv").write_text("B,steps\n1,2\n2,3\n")
+    for arguments, code, words in (
+        (("powers",), 2, "did you mean 'power'"),
+        (("critical-batch",), 2, "--column S=COLUMN"),
+        (("critical-batch", "--column", "Q=steps"), 2, "names no quantity of this law"),
+        (("critical-batch", "--column", "S=steps"), 3, "2 points"),
+    ):
+        outcome = seedbed_cli("scale", "law", arguments[0], "t.csv", *arguments[1:])
+        assert (outcome.code, words in outcome.stderr) == (code, True), outcome.stderr
