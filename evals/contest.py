@@ -14,7 +14,7 @@ from data.examples.table import format_of
 from data.shards import Dataset
 from evals.intervals import clusters_of
 from evals.judging import agreement, choice_of, likert, win_rate
-from evals.ratings import Game, rate
+from evals.ratings import REFERENCE, Game, rate
 from seedbed.errors import DataError, UsageError
 from seedbed.progress import Progress
 from training.checkpoint.layout import resolve
@@ -23,8 +23,6 @@ from training.rewards.comparisons import Sampling, check_judge, sampled
 from training.rewards.judges import Answer, Judge, LanguageModel, PythonChecker, RewardModels, Rules
 from training.rl.llm_judge import Pair, Verdict
 
-REFERENCE = "reference"
-"""What the answers are called that the data have."""
 Met = tuple[str, str, Answer, Answer]
 """Two checkpoints, and an answer of each to one prompt."""
 

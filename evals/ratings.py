@@ -39,6 +39,10 @@ class Game(NamedTuple):
     prompt: Hashable
 
 
+REFERENCE = "reference"
+"""Who gave the answers that the data have, where it takes part."""
+
+
 @dataclass(frozen=True)
 class Ratings:
     """Elo points with 95 % intervals, the strongest model first."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from data.examples.table import ExampleTable
 from data.shards import Dataset
-from evals.contest import REFERENCE
+from evals.ratings import REFERENCE
 from evals.report.charts import TALL, Chart, Series, Style, Tone, line_chart
 from evals.report.page import document
 from evals.report.tables import table

@@ -138,7 +138,28 @@ def test_policies_meet_and_are_rated_by_whose_answers_are_preferred(policy, pret
     assert by_reward["comparisons"] == found["comparisons"] == len(lengths[0])
 
 
-def test_a_contest_that_cannot_be_is_refused(policy, pretrained):
+def test_what_the_data_answer_takes_part(policy, pretrained):
+    """Win rates among models say nothing of whether any of them is good."""
+    with endpoint_of(longer) as server:
+        judge = LanguageModel(LlmJudge(JudgeConfig(server.url, "m", num_tries=1)))
+        found = contest([policy, pretrained], MEET, judge, with_reference=True)
+        alone = contest([policy], MEET, judge, with_reference=True)
+    assert found["runs"] == [str(policy), str(pretrained), "reference"]
+    rates = {(one["first"], one["second"]): one for one in found["win_rates"]}
+    assert set(rates) == {
+        (str(policy), str(pretrained)), (str(policy), "reference"), (str(pretrained), "reference"),
+    }  # fmt: skip
+    answers = sampled(policy, replace(MEET, data=str(load_model(policy).dataset_path)))
+    wins = sum(len(one.text) > len(one.written) for one in answers)
+    assert rates[(str(policy), "reference")]["wins"] == alone["win_rates"][0]["wins"] == wins
+    assert all(one.written.strip() for one in answers)
+
+
+def test_a_contest_that_cannot_be_is_refused(policy, pretrained, rewards):
+    with pytest.raises(UsageError, match="leave out --reference"):
+        contest([policy], MEET, RewardModels(RewardScorer(rewards)), with_reference=True)
+    with pytest.raises(UsageError, match="one and --reference"):
+        contest([policy], MEET)
     with pytest.raises(UsageError, match="name two or more"):
         contest([policy, policy], MEET)
     with pytest.raises(UsageError, match="only a language model rates"):

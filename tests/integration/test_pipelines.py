@@ -14,6 +14,7 @@ from cluster.pipelines.lineage import chain_of
 from cluster.pipelines.work import config_of
 from cluster.sweeps.points import parse_sweep
 from cluster.sweeps.runner import SweepRunner
+from seedbed.errors import ConfigError
 from tests.pipeline_runs import PATIENCE_S, SHARDS, SMALL, Front, made, stage_of, toml_of, until
 from training.checkpoint.layout import list_steps
 from training.metrics import read_events, surviving_rows
@@ -111,6 +112,64 @@ REFUSED = {
         "stage 'a' needs",
     ),
 }
+
+
+VARIED = """
+[stage.shards]
+command = "data build stdlib --out {out}"
+
+[stage.gpt]
+command = "train gpt-demo --run-dir {out}"
+set.data.path = "{shards}"
+set.run.steps = 3
+
+[stage.score]
+command = "eval {gpt}"
+
+[stage.both]
+command = "scale by-size {score*} {shards*} --out {out}"
+
+[variant.small]
+gpt.model = { width = 64 }
+score.limit = 5
+
+[variant.large]
+gpt.model.width = 128
+gpt.run.steps = 9
+"""
+
+
+def test_variants_are_stages_once_more_and_the_rest_is_made_once():
+    """Shards would be built for every size, or a page be of one size alone."""
+    import tomllib
+
+    tables = tomllib.loads(VARIED)
+    stages = parse(tables, "p", ["gpt.run.steps=4", "gpt-small.optimizer.lr=1e-3"]).stages
+    assert sorted(stages) == sorted(
+        ["shards", "gpt-small", "gpt-large", "score-small", "score-large", "both"]
+    )
+    small, large = stages["gpt-small"], stages["gpt-large"]
+    assert small.settings == {
+        "data.path": "{shards}", "run.steps": 4, "model.width": 64, "optimizer.lr": 1e-3,
+    }  # fmt: skip
+    assert large.settings == {"data.path": "{shards}", "run.steps": 9, "model.width": 128}
+    assert stages["score-large"].command == ("eval", "{gpt-large}")
+    assert stages["score-small"].settings == {"limit": 5}
+    assert stages["both"].inputs == ["score-small", "score-large", "shards"]
+    wrong = [
+        ({"small": {"gtp": {"run": {"steps": 1}}}}, "did you mean 'gpt'"),
+        ({"small": 3}, "is a table"),
+        ({"Small": {}}, "cannot be a variant's name"),
+    ]
+    for variants, words in wrong:
+        with pytest.raises(ConfigError) as refused:
+            parse({**tables, "variant": variants}, "p")
+        assert words in f"{refused.value.message} {refused.value.fix}"
+    # Of variants that set nothing there is nothing to copy.
+    assert list(parse({**tables, "variant": {"one": {}}}, "p").stages) == ["shards", "gpt", "score", "both"]
+    taken = {**tables["stage"], "gpt-small": {"command": "data build stdlib --out {out}"}}
+    with pytest.raises(ConfigError, match="a stage, and a variant of one"):
+        parse({**tables, "stage": taken}, "p")
 
 
 @pytest.mark.parametrize("name", shipped())

@@ -89,10 +89,10 @@ def kill_all(run: Path, process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def full_hash(path: Path) -> str:
+def full_hash(path: Path, step: int = STEPS) -> str:
     command = [SEEDBED, "checkpoint", "hash", "--optimizer", "--json", str(path)]
     value = json.loads(subprocess.check_output(command, text=True))
-    assert value["step"] == STEPS
+    assert value["step"] == step
     return value["hash"]
 
 
@@ -327,6 +327,32 @@ def test_fork_branches_off_and_init_from_takes_weights_alone(tmp_path, undisturb
     assert "does not fit [model]" in output
     output = train(fresh, code=2, run__steps=4)
     assert "init_from.hash" in output, "weights to start from are part of what a run is"
+
+
+@pytest.mark.long
+def test_a_branch_by_its_recipe_is_a_fork_that_the_same_command_goes_on_with(tmp_path, undisturbed):
+    """A program of runs could not make its branches again, or go on with one that was killed."""
+    changed = {"run__steps": STEPS + 3, "optimizer__lr": 1e-5}
+    sets = [
+        word for name, value in changed.items() for word in ("--set", f"{name.replace('__', '.')}={value}")
+    ]
+    resume(undisturbed, "--fork", tmp_path / "fork", *sets)
+    train(tmp_path / "branch", "--branch-from", undisturbed, **changed)
+    assert full_hash(tmp_path / "branch", STEPS + 3) == full_hash(tmp_path / "fork", STEPS + 3)
+    assert RunDirectory(tmp_path / "branch").record()["forked_from"]["step"] == STEPS
+    output = train(tmp_path / "branch", "--branch-from", undisturbed, **changed)
+    assert f"already at step {STEPS + 3}" in output
+
+    # As a start leaves it that was killed once the checkpoint was there.
+    source = undisturbed / "checkpoints" / f"step-{STEPS}"
+    shutil.copytree(source, tmp_path / "killed" / "checkpoints" / source.name)
+    train(tmp_path / "killed", "--branch-from", undisturbed, **changed)
+    assert full_hash(tmp_path / "killed", STEPS + 3) == full_hash(tmp_path / "fork", STEPS + 3)
+
+    output = train(tmp_path / "no", "--branch-from", undisturbed, "--init-from", undisturbed, code=2)
+    assert "contradict each other" in output
+    output = train(tmp_path / "no", "--branch-from", undisturbed, code=2, model__width=64)
+    assert not (tmp_path / "no").exists(), output
 
 
 def test_two_runs_cannot_share_a_directory(tmp_path):

@@ -240,3 +240,16 @@ def test_laws_and_columns_that_there_are_not_are_named(seedbed_cli, tmp_path):
     ):
         outcome = seedbed_cli("scale", "law", arguments[0], "t.csv", *arguments[1:])
         assert (outcome.code, words in outcome.stderr) == (code, True), outcome.stderr
+
+
+def test_results_by_size_come_from_contests_and_reward_models_alone(seedbed_cli, tmp_path):
+    """A page of the wrong files would show nothing, and not say why."""
+    (tmp_path / "none.json").write_text('{"tasks": {"bits-per-byte": {}}}')
+    (tmp_path / "alone.json").write_text(json.dumps({"win_rates": [{"first": "a", "second": "b"}]}))
+    for name, words in (
+        ("none.json", "holds neither a contest nor scores of a reward model"),
+        ("alone.json", "no one met the reference"),
+        ("missing.json", "is no JSON"),
+    ):
+        outcome = seedbed_cli("scale", "by-size", name)
+        assert (outcome.code, words in outcome.stderr) == (3, True), outcome.stderr

@@ -162,6 +162,30 @@ def test_halving_ends_in_the_run_that_a_whole_sweep_makes(front):
 
 
 @pytest.mark.long
+def test_points_on_ray_are_those_of_a_laptop(front):
+    """A sweep that was tried out at home would choose other settings on the cluster."""
+    path = front.write("s.toml", sweep("[grid]\noptimizer.lr = [1e-4, 1e-3, 4e-3]"))
+    here = front.json("sweep", path, "--at-once", "2")
+    up = front.json("cluster", "up", "--num-cpus", "2")
+    assert up["started"], up
+    try:
+        driver = front.start(
+            "sweep", path, "--on", "ray", "--store", front.folder / "artefacts-ray", "--json"
+        )
+        until(lambda: list(front.folder.glob("artefacts-ray/train-*/done.json")))
+        # Points are in the cluster's queue: they go on without the sweep, and the next one waits for them.
+        front.kill_all(driver)
+        there = front.json("sweep", path, "--on", "ray", "--store", front.folder / "artefacts-ray")
+    finally:
+        front("cluster", "down", "--now")
+    assert [point["state"] for point in there["points"]] == ["done"] * 3
+    assert [point["loss"] for point in there["points"]] == [point["loss"] for point in here["points"]]
+    for one, other in zip(here["points"], there["points"], strict=True):
+        runs = (front.folder / one["run"], front.folder / other["run"])
+        assert len({front.json("checkpoint", "hash", "--optimizer", run)["hash"] for run in runs}) == 1
+
+
+@pytest.mark.long
 def test_mlflow_has_a_sweep_with_its_points(front):
     """A user would look for a sweep among the runs of all others, and for its best model among files."""
     from mlflow.tracking import MlflowClient
