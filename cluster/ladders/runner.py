@@ -17,6 +17,7 @@ from cluster.pipelines.making import Start, local_start
 from evals.scaling import ledger as book
 from evals.scaling.forecast import forecast_run
 from evals.scaling.page import write_page
+from evals.scaling.report import fit_record
 from evals.scaling.study import Recipe, Study, study
 from seedbed.errors import Preempted, SeedbedError, StoppedUnsaved
 from seedbed.files import write_json
@@ -114,6 +115,8 @@ class LadderRunner:
         if not (asked := [row for row in open_ if row["state"] != "done"]):
             return
         done = self._fitted()
+        for told in fit_record(done)["warnings"]:
+            self._note(f"of the law that forecasts: {told}")
         for row in asked:
             said = forecast_run(done, row["N"], row["D"]) | {"law": done.law_record()}
             line = book.register(path, said | {"recipe": done.recipe_record()}, name=row["cell"])

@@ -250,14 +250,13 @@ class Driver:
                 pause_at=self.pause_at,
                 pipeline=self.pipeline.name,
                 is_local=self.is_local,
+                redo=name in self._redo,
             )
+            self._redo.discard(name)
             self._write("running")
         return None
 
     def _prepare(self, name: str, work: Work) -> None:
-        if name in self._redo:
-            self._redo.discard(name)
-            work.place.clear()
         needed = self.history.estimate(work.stage, work.config).num_bytes
         check_room(name, needed, self.store)
 

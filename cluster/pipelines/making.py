@@ -72,8 +72,11 @@ class Making:
         pause_at: int = 0,
         pipeline: str = "",
         is_local: bool = True,
+        redo: bool = False,
     ) -> None:
+        """With `redo` what is there is removed first, once the place is held."""
         self.work, self.tell, self._start, self.pause_at = work, tell, start, pause_at
+        self._redo = redo
         self.pipeline, self._is_local = pipeline, is_local
         self._lock: IO[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -101,6 +104,11 @@ class Making:
                 return Outcome("stopped", code=EXIT_PREEMPTED)
             if not self._has_lock():
                 return None
+            if self._redo:
+                if not self._is_free():
+                    return None
+                self.work.place.clear()
+                self._redo = False
             if (record := self.work.place.done()) and not self.work.place.unsound():
                 return Outcome("done", record, was_made=False)
             if not self._is_free():

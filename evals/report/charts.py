@@ -35,6 +35,10 @@ MARK_NAMES: dict[MarkKind, str] = {
 }
 
 
+TINY = 1e-100
+"""Not on any logarithmic axis, and what is as large neither: parameters that points do not determine."""
+
+
 @dataclass(frozen=True)
 class Series:
     """One curve. `tone` picks its colour; a faint one has no end label."""
@@ -110,9 +114,9 @@ def line_chart(chart: Chart) -> str:
 def _drawable(series: Series, chart: Chart) -> Series:
     """The series with NaN wherever its value cannot be drawn."""
     x, y = np.asarray(series.x, dtype=np.float64), np.asarray(series.y, dtype=np.float64)
-    drawable = np.isfinite(y) & (y > 0) if chart.is_log else np.isfinite(y)
+    drawable = (y > TINY) & (y < 1 / TINY) if chart.is_log else np.isfinite(y)
     if chart.is_log_x:
-        drawable &= x > 0
+        drawable &= (x > TINY) & (x < 1 / TINY)
     return replace(series, x=x, y=np.where(drawable, y, np.nan))
 
 

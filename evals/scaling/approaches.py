@@ -31,7 +31,7 @@ class PowerLaw:
     exponent: float
 
     def __call__(self, x: float) -> float:
-        return float(self.coefficient * x**self.exponent)
+        return float(self.coefficient * np.float64(x) ** self.exponent)
 
 
 @dataclass(frozen=True)

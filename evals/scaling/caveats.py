@@ -103,7 +103,7 @@ def _moves(report: dict[str, Any]) -> list[str]:
     compute = report["compute"]
     told = [
         f"without the run of {one['parameters']:.3g} parameters and {one['tokens']:.3g} tokens, the best "
-        f"size for {compute:.3g} FLOP is another by a factor of {one['factor']:.2f}"
+        f"size for {compute:.3g} FLOP is another by a factor of {one['factor']:.3g}"
         for one in report["influential"]
         if one["factor"] > MOVED
     ]
@@ -119,6 +119,6 @@ def _moves(report: dict[str, Any]) -> list[str]:
             if factor > MOVED:
                 told.append(
                     f"{words.format(**one)}, the best size for {compute:.3g} FLOP is another by a factor of "
-                    f"{factor:.2f}"
+                    f"{factor:.3g}"
                 )
     return told

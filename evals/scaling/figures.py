@@ -15,8 +15,6 @@ from seedbed.progress import human_count
 MOST_BUDGETS = 12
 CURVE = 80
 """Points of a drawn curve."""
-DRAWABLE = 1e-200
-"""What is smaller, as a parameter of a law that hardly has it is, lies beyond any axis."""
 DRAWN = 200
 """Resampled laws that a band is drawn from."""
 
@@ -108,7 +106,7 @@ def profile_charts(record: dict[str, Any]) -> list[str]:
     """How much worse the fit becomes as one parameter is moved: where it is flat, nothing is known."""
     charts = []
     for one in record["identifiability"]["profiles"]:
-        path = np.array([pair for pair in one["path"] if DRAWABLE < pair[0] < 1 / DRAWABLE])
+        path = np.array([pair for pair in one["path"] if pair[0] > 0])
         if len(path) > 2:
             curve = Series(one["name"], path[:, 0], path[:, 1], "train", "dots")
             unit = "standard errors from the best fit"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from evals.scaling.laws import Law
+from evals.scaling.laws import FAR, Law
 from evals.scaling.optimum import FLOPS_PER_PARAMETER_AND_TOKEN, Optimum, compute_optimal, serving_optimal
 from evals.scaling.repetition import Repetition, data_constrained_optimal, repeated_loss
 from evals.scaling.study import Study
@@ -38,6 +38,7 @@ def advice(law: Law, compute: float) -> dict[str, float]:
     }
 
 
+@FAR
 def forecast(done: Study, compute: float) -> dict[str, Any]:
     """The best size and tokens for `compute` FLOP, and their loss."""
 
@@ -47,6 +48,7 @@ def forecast(done: Study, compute: float) -> dict[str, Any]:
     return {"kind": "compute-optimal", **advice(done.found.law, compute), **_intervals(done, best)}
 
 
+@FAR
 def forecast_serving(done: Study, compute: float, served_tokens: float) -> dict[str, Any]:
     """The same loss for the least cost of training and serving together."""
 
@@ -66,6 +68,7 @@ def forecast_serving(done: Study, compute: float, served_tokens: float) -> dict[
     }
 
 
+@FAR
 def forecast_constrained(
     done: Study, compute: float, unique: float, repetition: Repetition, most_epochs: float = np.inf
 ) -> dict[str, Any]:
@@ -89,6 +92,7 @@ def forecast_constrained(
     }
 
 
+@FAR
 def forecast_run(done: Study, parameters: float, tokens: float) -> dict[str, Any]:
     """The loss of one run of `parameters` on `tokens`."""
     if not (0 < parameters < np.inf and 0 < tokens < np.inf):

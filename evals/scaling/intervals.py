@@ -20,7 +20,9 @@ class Bootstrap:
     def interval(self, of: Callable[[Law], float], level: float = 0.95) -> tuple[float, float]:
         """Percentiles of a number that follows from the law."""
         values = np.array([of(Law(self.names, theta)) for theta in self.thetas])
-        low, high = np.percentile(values, (50 - 50 * level, 50 + 50 * level))
+        # Between infinite ones there is no mean.
+        method = "linear" if np.isfinite(values).all() else "inverted_cdf"
+        low, high = np.percentile(values, (50 - 50 * level, 50 + 50 * level), method=method)  # type: ignore[call-overload]
         return float(low), float(high)
 
     def standard_error(self, of: Callable[[Law], float]) -> float:

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+FAR = np.errstate(all="ignore")
+"""Around searches: a law that points do not determine wanders to where numbers end, and is told as that."""
 Pull = Callable[[Array], Array]
 """Derivatives by ln L of each point [S, n] -> derivatives by each parameter [S, P]."""
 LARGEST = 300.0
@@ -54,7 +56,7 @@ class Law:
 
     @property
     def amplitudes(self) -> Array:
-        """[K]: the A_k."""
+        """[K]: the A_k; infinite for one that no number is large enough for."""
         return np.exp(self.theta[1::2])
 
     @property

@@ -39,7 +39,8 @@ def compute_optimal(law: Law, compute: float, per: float = FLOPS_PER_PARAMETER_A
     """N and D of the least loss that `compute` FLOP buy, at `per` FLOP per parameter and token."""
     (a_, b_), (alpha, beta) = law.amplitudes, law.exponents
     ratio = (alpha * a_ / (beta * b_)) ** (1 / (alpha + beta))
-    parameters = ratio * (compute / per) ** size_exponent(law)
+    # Of a law that hardly knows one of its quantities the optimum is at infinity.
+    parameters = ratio * np.float64(compute / per) ** size_exponent(law)
     tokens = compute / per / parameters
     loss = law.loss(np.array([parameters, tokens]))
     return Optimum(compute, float(parameters), float(tokens), float(loss))

@@ -1,5 +1,6 @@
 """A page of one fit: what was fitted and how, the points with the law, and how far it can be believed."""
 
+import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -16,6 +17,7 @@ from evals.scaling.figures import (
     size_chart,
 )
 from evals.scaling.forecast import check_budgets
+from evals.scaling.laws import FAR
 from evals.scaling.ledger import read
 from evals.scaling.ledger import table as outcomes
 from evals.scaling.report import fit_record
@@ -35,6 +37,7 @@ def write_page(
     return out
 
 
+@FAR
 def render(name: str, done: Study, record: dict[str, Any], book: dict[str, Any] | None = None) -> str:
     """The page as HTML."""
     sections = [
@@ -112,8 +115,11 @@ def _moves(record: dict[str, Any]) -> str:
         [
             name,
             *(f"{one[key]:.4g}" for key in ("E", "alpha", "beta", "size_exponent")),
-            human_count(one["parameters"]),
-            f"{one['tokens_per_parameter']:.3g}",
+            *(
+                (human_count(one["parameters"]), f"{one['tokens_per_parameter']:.3g}")
+                if math.isfinite(one["parameters"])
+                else (NONE, NONE)
+            ),
         ]
         for name, one in choices
     ]

@@ -11,6 +11,7 @@ from cluster.pipelines import read_tables, shipped
 from cluster.pipelines.driver import Driver
 from cluster.pipelines.graph import parse
 from cluster.pipelines.lineage import chain_of
+from cluster.pipelines.store import Place
 from cluster.pipelines.work import config_of
 from cluster.sweeps.points import parse_sweep
 from cluster.sweeps.runner import SweepRunner
@@ -223,6 +224,14 @@ def test_artefacts_that_were_touched_are_not_taken(front):
     (Path(stage_of(first, "look-again")["out"])).unlink()
     assert "the artefact of stage 'look-again' is gone" in front.refused("pipeline", path)
     assert made(front.json("pipeline", path, "--redo", "look-again")) == ["look-again"]
+    # Whoever makes it has its place: what is there stays until he is done.
+    shards = stage_of(front.json("pipeline", path), "shards")
+    held = Place(Path(shards["place"]), "out").try_lock("another pipeline")
+    waiting = front.start("pipeline", path, "--redo", "shards")
+    until(lambda: "being made by" in waiting.said.read_text())
+    assert Path(shards["out"]).exists()
+    held.close()
+    assert waiting.wait(PATIENCE_S) == 0
 
 
 def test_a_stage_that_writes_nothing_is_a_mistake(front):

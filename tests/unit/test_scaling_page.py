@@ -57,6 +57,40 @@ def test_doubts_and_outcomes_are_there(page):
     assert "outside" in page
 
 
+SIZELESS = """N,D,loss
+82016,450560,5.1099
+82016,899072,4.7131
+82016,1800192,4.4175
+82016,3600384,4.2251
+153840,450560,5.2586
+153840,899072,4.7381
+153840,1800192,4.2182
+153840,3600384,3.9092
+237888,450560,5.1993
+237888,899072,4.7530
+237888,1800192,4.2284
+237888,3600384,3.8217
+338320,450560,5.1540
+338320,899072,4.7451
+338320,1800192,4.2922
+529056,450560,5.3109
+529056,899072,4.8078
+1115264,450560,5.1513
+"""
+"""Of a real ladder whose runs were too short for their sizes to show."""
+
+
+@pytest.mark.filterwarnings("error")
+def test_runs_that_do_not_show_their_sizes_have_a_page_that_says_so(tmp_path):
+    """Who most needs to be told that a law is not determined would be shown a traceback."""
+    points = tmp_path / "runs.csv"
+    points.write_text(SIZELESS)
+    text = write_page(points, tmp_path / "out.html", Recipe(bootstraps=200), [1e13, 1e20]).read_text()
+    for name in ("A", "alpha", "E"):
+        assert f"{name} is not determined" in text
+    assert "nan" not in re.sub(r"<[^>]+>", " ", text).lower().split()
+
+
 def test_what_a_file_holds_is_text(page):
     """A table of runs from elsewhere could run its own script in the reader's browser."""
     assert "<script>alert" not in page
