@@ -13,6 +13,7 @@ from training.config import Config
 from training.fence import refuse_superseded
 from training.metrics import productive_seconds, surviving_rows, working_seconds
 from training.run_directory import RunDirectory
+from training.system_metrics import EVERY_S, SystemMetrics
 
 HEARTBEAT_EVERY_S = 1.0
 
@@ -32,6 +33,7 @@ class Recorder:
         self._last_beat = 0.0
         self._last: tuple[int, str] = (0, "")
         self._step_s: float | None = None
+        self._system, self._last_read = SystemMetrics(run.path), time.monotonic()
 
     def begin(self, from_step: int, message: str, **details: Any) -> None:
         """Open this attempt: what earlier attempts did up to `from_step` counts, the rest does not."""
@@ -48,11 +50,14 @@ class Recorder:
         return min(1.0, self._productive_s / max(1e-9, self._worked_s + time.time() - self._started))
 
     def row(self, kind: str, step: int, **values: Any) -> None:
-        """Append one row of metrics."""
+        """Append one row of metrics; beside training now and then one of how busy the host is."""
         if self.rank == 0:
             self.run.metrics.append(
                 {"kind": kind, "attempt": self.attempt, "step": step, "time": time.time(), **values}
             )
+            if kind == "train" and time.monotonic() - self._last_read > EVERY_S:
+                self._last_read = time.monotonic()
+                self.row("system", step, **self._system.read())
 
     def sample(self, step: int, prompt: str, text: str) -> None:
         """Append one continuation."""
