@@ -234,6 +234,22 @@ def test_artefacts_that_were_touched_are_not_taken(front):
     assert waiting.wait(PATIENCE_S) == 0
 
 
+def test_what_a_crash_left_half_written_is_no_artefact(front):
+    """The next stage would be made of half a file."""
+    path = front.write("p.toml", WITHOUT_TRAINING)
+    first = front.json("pipeline", path)
+    for name in ("look", "other"):
+        place = Path(stage_of(first, name)["place"])
+        (place / "done.json").unlink()
+    look = Path(stage_of(first, "look")["out"])
+    whole = look.read_bytes()
+    look.write_bytes(whole[: len(whole) // 2])
+    again = front.json("pipeline", path)
+    assert made(again) == ["look", "other"]
+    assert look.read_bytes() == whole
+    assert stage_of(again, "other")["digest"] == stage_of(first, "other")["digest"]
+
+
 def test_a_stage_that_writes_nothing_is_a_mistake(front):
     """The next stage would fail of a file that is not there, and its user would look for the fault in it."""
     text = SHARDS + '[stage.quiet]\ncommand = "data drops {shards}"\n'
