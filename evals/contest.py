@@ -87,6 +87,8 @@ def _check(runs: Sequence[Path], judge: Judge | None, *, with_likert: bool, with
             f"{len(different)} checkpoint(s) to compare",
             "name two or more, each once, or one and --reference",
         )
+    if with_reference and REFERENCE in map(str, runs):
+        raise UsageError(f"a run called {REFERENCE} would be taken for the data's answers", "give its path")
     if with_reference and isinstance(judge, RewardModels | Rules):
         raise UsageError(
             "reward models and rules judge what a model sampled, token by token", "leave out --reference"

@@ -69,6 +69,9 @@ def start(
     source, fresh = sound_checkpoint(init_from, config) if init_from else (None, [])
     if source:
         dataset["init_from.hash"] = source.hash()
+    origin = _branch_point(branch_from, asked) if branch_from else None
+    if origin:
+        dataset["branch_from.hash"] = origin[1].hash()
     recipe_config = load_config(recipe)
     difference = {name: list(pair) for name, pair in differences(recipe_config, asked).items()}
     record = make_record(config, recipe, list(assignments), difference, dataset)
@@ -80,9 +83,8 @@ def start(
     if run.config_path.is_file():
         check_identity(run, record["identity"])
         return run, _continue(run, config)
-    if branch_from:
-        parent, checkpoint = _branch_point(branch_from, asked)
-        return _branched(parent, checkpoint, config, record, run_path)
+    if origin:
+        return _branched(*origin, config, record, run_path)
     _refuse_used(run_path)
     plan = planned(config, run_path)
     if source:

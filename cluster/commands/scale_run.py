@@ -13,34 +13,36 @@ from seedbed.errors import EXIT_OTHER, UsageError
 if TYPE_CHECKING:
     from cluster.ladders.runner import LadderRunner
 
+Name = Annotated[
+    str | None,
+    typer.Argument(metavar="LADDER", help="One that ships, a .toml file, or what `scale plan --out` wrote."),
+]
+Folder = Annotated[
+    Path | None, typer.Option("--out", help="Its folder: table, forecasts, page. Default: runs/LADDER.")
+]
+HoldOut = Annotated[
+    float | None,
+    typer.Option(metavar="FLOP", help="Forecast cells of more compute from the others, before they are run."),
+]
+Redo = Annotated[
+    list[str] | None,
+    typer.Option("--redo", metavar="STAGE", help="Train it again: a cell, or a leg of a trunk."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the cells with their cost, and do nothing.")]
+AtOnce = Annotated[int, typer.Option("--at-once", min=1, help="Runs that train at a time on this machine.")]
+
 
 @command
 def run(
-    ladder: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="LADDER", help="One that ships, a .toml file, or what `scale plan --out` wrote."
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Its folder: table, forecasts, page. Default: runs/LADDER.")
-    ] = None,
+    ladder: Name = None,
+    out: Folder = None,
     store: Store = None,
     sets: Sets = None,
-    hold_out: Annotated[
-        float | None,
-        typer.Option(
-            metavar="FLOP",
-            help="Forecast cells of more compute than this from the others, before they are run.",
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the cells with their cost, and do nothing.")
-    ] = False,
+    hold_out: HoldOut = None,
+    redo: Redo = None,
+    dry_run: DryRun = False,
     price: Price = None,
-    at_once: Annotated[
-        int, typer.Option("--at-once", min=1, help="Runs that train at a time on this machine.")
-    ] = 1,
+    at_once: AtOnce = 1,
     on: On = "local",
     mlflow: Tracker = "",
     experiment: Experiment = "seedbed",
@@ -61,7 +63,8 @@ def run(
     from cluster.pipelines.runner import mirrored_programme
     from cluster.render_scale import ladder_cost_text, ladder_text
 
-    runner = _runner(ladder, sets or [], hold_out, out, store, price=price, **place_to_train(on, at_once))
+    how = {"price": price, "redo": redo or [], **place_to_train(on, at_once)}
+    runner = _runner(ladder, sets or [], hold_out, out, store, **how)
     cost = runner.cost()
     if dry_run:
         return emit({**runner.value("planned"), "cost": cost}, json=json, render=ladder_text)

@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.pipelines import read_tables
+from cluster.sweeps.points import dotted
 from evals.scaling.design import BESIROGLU, Grid, Pricing, cells_of, check, design, neighbours, widest
 from evals.scaling.ladder import Dial
 from evals.scaling.study import study
 from seedbed.errors import ConfigError, UsageError, did_you_mean
-from training.recipes import toml_value
+from seedbed.files import digest_of
+from training.recipes import parse_overrides, toml_value
 
 if TYPE_CHECKING:
     from training.config import Config
@@ -37,6 +39,17 @@ GRID = {
     "span": "span", "warmup": "warmup_share", "decay": "decay_share",
 }  # fmt: skip
 """Key of a ladder's file -> field of `Grid`."""
+TEXT, NUMBER = ((str,), "a text"), ((int, float), "a number")
+KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "description": TEXT,
+    "recipe": TEXT,
+    "count": TEXT,
+    "mup": ((bool,), "true or false"),
+    "hold_out": NUMBER,
+    "sizes": ((int,), "a whole number"),
+}
+VERSION = 1
+"""Of a design as JSON."""
 KEYS = ("description", "recipe", *GRID, "count", "mup", "hold_out", "set")
 
 
@@ -69,6 +82,15 @@ class Ladder:
     """FLOP above which a cell is held out of the fit, and forecast."""
 
     @property
+    def digest(self) -> str:
+        """Of all that is trained: what its forecasts are of."""
+        trained = [
+            [trunk["settings"], trunk["legs"], [[cell["steps"], cell["settings"]] for cell in trunk["cells"]]]
+            for trunk in self.design["trunks"]
+        ]
+        return digest_of([self.design["recipe"], self.design["sets"], trained])
+
+    @property
     def cells(self) -> list[dict[str, Any]]:
         """All, trunk by trunk."""
         return [cell for trunk in self.design["trunks"] for cell in trunk["cells"]]
@@ -83,6 +105,11 @@ def designed(asked: Asked) -> dict[str, Any]:
     if asked.count not in COUNTS:
         raise UsageError(f"--count {asked.count} is unknown", f"one of {', '.join(COUNTS)}")
     check(asked.grid)
+    given = parse_overrides(asked.sets)
+    if decided := sorted(given.get("schedule", {}).keys() & {"name", "warmup_share", "decay_share"}):
+        raise ConfigError(
+            f"a ladder decides schedule.{decided[0]} by itself", "see --warmup and --decay, and leave it out"
+        )
 
     def make(more: Sequence[str]) -> "Config":
         return _config(asked.recipe, [*asked.sets, *more], asked.on, asked.nodes)[0]
@@ -104,7 +131,8 @@ def designed(asked: Asked) -> dict[str, Any]:
         ]
     value = design(dial, make, cells, asked.grid, law, Pricing(machines, asked.price))
     source = str(asked.runs) if asked.runs else "Besiroglu et al. 2024, arXiv:2404.10102"
-    return {"recipe": asked.recipe, "sets": list(asked.sets), "centred_on": source, **value, "added": added}
+    of = {"version": VERSION, "recipe": asked.recipe, "sets": list(asked.sets), "centred_on": source}
+    return {**of, **value, "added": added}
 
 
 def read_ladder(name: str, sets: Sequence[str] = (), hold_out: float | None = None) -> Ladder:
@@ -125,18 +153,18 @@ def read_ladder(name: str, sets: Sequence[str] = (), hold_out: float | None = No
                 f"{name}: unknown table or key '{key}'",
                 did_you_mean(key, KEYS, f"a ladder has {', '.join(KEYS)}", "'{}'"),
             )
-    if not isinstance(tables.get("recipe"), str):
+    for key, (kinds, words) in KINDS.items():
+        if key in tables and type(tables[key]) not in kinds:
+            raise ConfigError(f"{name}: {key} = {tables[key]!r}", f"give {words}")
+    if "recipe" not in tables:
         raise ConfigError(f"{name} names no recipe", 'recipe = "gpt-demo", above all tables')
-    common = [
-        f"{section}.{key}={toml_value(value)}"
-        for section, fields in tables.get("set", {}).items()
-        for key, value in fields.items()
-    ]
+    common = [f"{key}={toml_value(value)}" for key, value in dotted(tables.get("set", {}), name).items()]
     grid = _grid(name, {key: value for key, value in tables.items() if key in GRID})
-    mup, count = bool(tables.get("mup", False)), str(tables.get("count", "total"))
-    value = designed(Asked(tables["recipe"], [*common, *sets], grid, count, mup))
+    asked = Asked(
+        tables["recipe"], [*common, *sets], grid, tables.get("count", "total"), tables.get("mup", False)
+    )
     hold_out = hold_out if hold_out is not None else tables.get("hold_out")
-    return _checked(Ladder(Path(name).stem, str(tables.get("description", "")), value, hold_out))
+    return _checked(Ladder(Path(name).stem, tables.get("description", ""), designed(asked), hold_out))
 
 
 def _grid(name: str, given: dict[str, Any]) -> Grid:
@@ -148,6 +176,8 @@ def _grid(name: str, given: dict[str, Any]) -> Grid:
             raise ConfigError(
                 f"{name}: {key} = {value!r}", "give a list of numbers" if is_list else "give a number"
             )
+        if "tokens" in given and key in ("budgets", "sizes", "span"):
+            raise ConfigError(f"{name}: {key} is of budgets, and tokens are given", "leave one of them out")
         fields[GRID[key]] = tuple(numbers) if is_list else value
     return Grid(**fields)
 
@@ -171,14 +201,13 @@ def _checked(ladder: Ladder) -> Ladder:
 def _read_design(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        is_design = all(cell["settings"] for trunk in value["trunks"] for cell in trunk["cells"])
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}", _FIX) from None
-    except (KeyError, TypeError):
-        is_design = False
-    if not is_design or not isinstance(value.get("recipe"), str):
+    if not isinstance(value, dict) or not value.get("trunks"):
         raise ConfigError(f"{path} is no design of a ladder", _FIX)
-    return dict(value)
+    if value.get("version") != VERSION:
+        raise ConfigError(f"{path} is of another version of Seedbed", _FIX)
+    return value
 
 
 _FIX = "write one with `seedbed scale plan RECIPE --budget ... --out design.json`"
@@ -188,7 +217,7 @@ def _config(
     recipe: str, sets: Sequence[str], on: str | None, nodes: int | None
 ) -> "tuple[Config, Machines | None]":
     """With its devices, where `on` names some."""
-    from cluster.commands.plan import placed
+    from cluster.planned_devices import placed
     from training.prepare import sized
     from training.recipes import load_config
 

@@ -12,6 +12,7 @@ from cluster.sweeps.results import QUANTITIES, loss_at
 from models.families import count_parameters
 from seedbed.errors import EXIT_TRAINING
 from seedbed.files import write_atomic
+from training.metrics import surviving_rows
 from training.run_directory import RunDirectory, read_json
 
 TABLE = "table.csv"
@@ -36,6 +37,7 @@ def row_of(
     row: dict[str, Any] = {
         "cell": name, "N": cell["parameters"], "D": cell["tokens"], "C": cell["flops"], "loss": None,
         "held_out": is_held_out, "state": progress.state, "message": progress.message,
+        "has_begun": _has_begun(cell, progress),
     }  # fmt: skip
     if blocked := _blocked(trunk, cell, stages):
         return row | blocked
@@ -60,6 +62,15 @@ def row_of(
     return row
 
 
+def _has_begun(cell: Mapping[str, Any], progress: Progress) -> bool:
+    """Whether anything was trained of it beyond its trunk."""
+    if progress.state != "waiting":
+        return True
+    return progress.work is not None and any(
+        row["step"] > cell["branch_at"] for row in surviving_rows(progress.work.place.out)
+    )
+
+
 def _blocked(
     trunk: Mapping[str, Any], cell: Mapping[str, Any], stages: Mapping[str, Progress]
 ) -> dict[str, Any]:
@@ -80,8 +91,12 @@ def loss_of(row: Mapping[str, Any]) -> float | None:
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Replace the table at `path`; the loss of what is no result is left out, and its state says why."""
+    # Tokens that differ are known of all runs or, as of a mixture of sources, of none.
+    is_known = all("U" in row for row in rows if loss_of(row) is not None)
     out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(
+        out, [name for name in COLUMNS if name != "U" or is_known], extrasaction="ignore", lineterminator="\n"
+    )
     writer.writeheader()
     for row in rows:
         writer.writerow({**row, "loss": loss_of(row)})

@@ -5,21 +5,21 @@ what it says of each is registered in a ledger; afterwards it is scored. A held-
 before it was forecast gets no forecast any more, and that is told.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from cluster.ladders.designs import Ladder
-from cluster.ladders.results import FITTED, QUANTITIES, TABLE, loss_of, row_of, write_table
-from cluster.ladders.stages import Wanted, ladder_pipeline
+from cluster.ladders.results import FITTED, TABLE, loss_of, row_of, write_table
+from cluster.ladders.stages import Wanted, cell_name, ladder_pipeline, leg_name
 from cluster.pipelines.driver import Driver, total
 from cluster.pipelines.making import Start, local_start
 from evals.scaling import ledger as book
 from evals.scaling.forecast import forecast_run
 from evals.scaling.page import write_page
 from evals.scaling.report import fit_record
-from evals.scaling.study import Recipe, Study, study
-from seedbed.errors import Preempted, SeedbedError, StoppedUnsaved
+from evals.scaling.study import Study, study
+from seedbed.errors import Preempted, SeedbedError, StoppedUnsaved, UsageError
 from seedbed.files import write_json
 
 RECORD = "ladder.json"
@@ -40,21 +40,35 @@ class LadderRunner:
         start: Start = local_start,
         is_local: bool = True,
         price: float | None = None,
+        redo: Sequence[str] = (),
         tell: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.ladder, self.folder, self.tell = ladder, folder.absolute(), tell
         self._store, self._at_once = store, at_once
         self._how: dict[str, Any] = {"at_once": at_once, "start": start, "is_local": is_local, "price": price}
+        self._redo = set(redo)
         self.driver = self._driver(lambda cell: True)
         self.notes: list[str] = []
+        self._made: set[str] = set()
         self._law: dict[str, Any] | None = None
 
     def _driver(self, wanted: Wanted) -> Driver:
         pipeline = ladder_pipeline(self.ladder, wanted)
-        return Driver(pipeline, self.folder, self._store, keeps_going=True, **self._how)
+        is_whole = len(pipeline.stages) == sum(
+            len(trunk["legs"]) + len(trunk["cells"]) for trunk in self.ladder.design["trunks"]
+        )
+        # A stage that there is not is refused of the whole ladder.
+        redo = tuple(self._redo if is_whole else self._redo & pipeline.stages.keys())
+        return Driver(pipeline, self.folder, self._store, keeps_going=True, redo=redo, **self._how)
 
     def look(self) -> None:
         """Find what is done, and say what the rest will take. Raises ConfigError for what cannot be run."""
+        lines = book.read(self.folder / LEDGER)
+        if {line["forecast"].get("design") for line in lines if "forecast" in line} - {self.ladder.digest}:
+            raise UsageError(
+                f"{self.folder / LEDGER} holds forecasts of another ladder, or of other settings of this one",
+                "choose another folder: --out",
+            )
         self.driver.look()
         self.driver.estimate()
 
@@ -64,9 +78,22 @@ class LadderRunner:
         value: dict[str, Any] = {"runs": len(self.driver.stages), "to_run": len(left)}
         value |= {name: total(self.driver.stages, name) for name in ("seconds", "device_hours", "price")}
         if value["seconds"] is not None:
-            value["seconds"] /= min(self._at_once, max(1, len(left)))
+            # Legs of a trunk follow each other, however many runs there may be at a time.
+            value["seconds"] = max(value["seconds"] / self._at_once, self._longest_s())
         value["basis"] = sorted({progress.estimate["basis"] for progress in left})
         return value | {"flops": self.ladder.design["cost"]["flops"]}
+
+    def _longest_s(self) -> float:
+        """Of the trunk that takes longest, with its last cell."""
+
+        def seconds(name: str) -> float:
+            return float(self.driver.stages[name].estimate.get("seconds") or 0.0)
+
+        return max(
+            sum(seconds(leg_name(trunk, leg["to_step"])) for leg in trunk["legs"])
+            + max(seconds(cell_name(trunk, cell)) for cell in trunk["cells"])
+            for trunk in self.ladder.design["trunks"]
+        )
 
     def run(self) -> dict[str, Any]:
         """Train what is not trained; the record, as `--json` shows it. Raises Preempted when stopped."""
@@ -89,9 +116,14 @@ class LadderRunner:
 
     def _train(self, wanted: Wanted) -> None:
         driver = self._driver(wanted)
+        self._redo -= driver.stages.keys()
         driver.look()
-        driver.on_change = lambda: self.driver.stages.update(driver.stages)
+        driver.on_change = lambda: self._take(driver)
         driver.run()
+        self._take(driver)
+
+    def _take(self, driver: Driver) -> None:
+        self._made |= {name for name, progress in driver.stages.items() if progress.was_made}
         self.driver.stages.update(driver.stages)
         self._write("running")
 
@@ -110,16 +142,15 @@ class LadderRunner:
         held = [row for row in self.rows() if row["held_out"]]
         known = {row["name"] for row in book.read(path) if row["kind"] == "forecast"}
         open_ = [row for row in held if row["cell"] not in known]
-        if late := [row["cell"] for row in open_ if row["state"] == "done"]:
-            self._note(f"trained before they could be forecast, so not scored: {', '.join(late)}")
-        if not (asked := [row for row in open_ if row["state"] != "done"]):
+        if late := [row["cell"] for row in open_ if row["has_begun"]]:
+            self._note(f"begun before they could be forecast, so not scored: {', '.join(late)}")
+        if not (asked := [row for row in open_ if not row["has_begun"]]):
             return
         done = self._fitted()
-        for told in fit_record(done)["warnings"]:
-            self._note(f"of the law that forecasts: {told}")
+        of_all = {"law": done.law_record(), "recipe": done.recipe_record(), "design": self.ladder.digest}
         for row in asked:
-            said = forecast_run(done, row["N"], row["D"]) | {"law": done.law_record()}
-            line = book.register(path, said | {"recipe": done.recipe_record()}, name=row["cell"])
+            said = forecast_run(done, row["N"], row["D"])
+            line = book.register(path, said | of_all, name=row["cell"])
             low, high = said["run_interval"]
             self.tell(
                 f"forecast {line['number']}, {row['cell']}: loss {said['loss']:.4f} [{low:.4f}, {high:.4f}], "
@@ -129,7 +160,7 @@ class LadderRunner:
     def _fitted(self) -> Study:
         fitted = [row for row in self.rows() if not row["held_out"]]
         write_table(self.folder / FITTED, fitted)
-        return study(self.folder / FITTED, Recipe(columns={name: name for name in (*QUANTITIES, "U")}))
+        return study(self.folder / FITTED)
 
     def _score(self) -> None:
         path = self.folder / LEDGER
@@ -148,11 +179,13 @@ class LadderRunner:
         try:
             done = self._fitted()
             self._law = done.law_record()
-            write_page(
-                self.folder / FITTED, self.folder / PAGE, done.recipe, (), ledger if ledger.exists() else None
-            )
+            for told in fit_record(done)["warnings"]:
+                self._note(f"of the law: {told}")
+            table = self.folder / FITTED
+            write_page(table, self.folder / PAGE, done.recipe, (), ledger if ledger.exists() else None)
         except SeedbedError as error:
             self._note(f"no law: {error.message}")
+            (self.folder / PAGE).unlink(missing_ok=True)
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
@@ -173,7 +206,7 @@ class LadderRunner:
             "law": self._law,
             "forecasts": book.table(book.read(ledger)) if ledger.exists() else None,
             "notes": self.notes,
-            "made": [name for name, progress in self.driver.stages.items() if progress.was_made],
+            "made": [name for name in self.driver.stages if name in self._made],
         }
 
     def _write(self, state: str) -> dict[str, Any]:

@@ -64,6 +64,7 @@ def parse(tables: Mapping[str, Any], name: str, assignments: Sequence[str] = ())
     if not isinstance(written, dict) or not written:
         raise ConfigError(f"{name} has no stages", "write [stage.NAME] with a command")
     stages = {key: _stage(key, table, name) for key, table in written.items()}
+    of_name, stages = expanded(stages, tables.get("variant", {}), name)
     for key in [*inputs, *stages]:
         if not _NAME.fullmatch(key) or key == OUT:
             raise ConfigError(
@@ -72,14 +73,8 @@ def parse(tables: Mapping[str, Any], name: str, assignments: Sequence[str] = ())
             )
     if twice := sorted(inputs.keys() & stages.keys()):
         raise ConfigError(f"{name}: '{twice[0]}' is an input and a stage", "rename one of them")
-    # Of a stage that has variants, of all of them; else of what they make.
-    of_all = [one for one in assignments if one.strip().partition(".")[0] in stages]
-    for assignment in of_all:
-        _assign(stages, assignment, name)
-    stages = expanded(stages, tables.get("variant", {}), name)
     for assignment in assignments:
-        if assignment not in of_all:
-            _assign(stages, assignment, name)
+        _assign(stages, of_name, assignment, name)
     for stage in stages.values():
         check_names(stage, [*stages, *inputs], name)
     _check_places(stages, name)
@@ -114,21 +109,26 @@ def _stage(key: str, table: Any, origin: str) -> Stage:
     return Stage(key, words, settings, file, int(table.get("retries", 1)))
 
 
-def _assign(stages: dict[str, Stage], assignment: str, origin: str) -> None:
-    """Put `stage.key=value` over a stage's settings; `stage.section.field` is a setting of a recipe."""
+def _assign(
+    stages: dict[str, Stage], of_name: Mapping[str, Sequence[str]], assignment: str, origin: str
+) -> None:
+    """Put `stage.key=value` over the settings of a stage, or of all variants of one; `stage.section.field` is
+    a setting of a recipe."""
     name, equals, value = assignment.partition("=")
     stage, dot, key = name.strip().partition(".")
     if not (equals and dot and key):
         raise ConfigError(
             f"--set {assignment} is not of the form stage.key=value", "for example --set gpt.run.steps=200"
         )
-    if stage not in stages:
+    known = [*dict.fromkeys([*of_name, *stages])]
+    if stage not in known:
         raise ConfigError(
             f"--set {assignment}: {origin} has no stage '{stage}'",
-            did_you_mean(stage, stages, f"its stages are: {', '.join(stages)}", "'{}'"),
+            did_you_mean(stage, known, f"its stages are: {', '.join(known)}", "'{}'"),
         )
-    settings = {**stages[stage].settings, key: parse_toml_value(value.strip())}
-    stages[stage] = replace(stages[stage], settings=settings)
+    for copy in of_name.get(stage, [stage]):
+        settings = {**stages[copy].settings, key: parse_toml_value(value.strip())}
+        stages[copy] = replace(stages[copy], settings=settings)
 
 
 def check_names(stage: Stage, known: list[str], origin: str) -> None:

@@ -21,6 +21,10 @@ from training.run_directory import read_json
 from training.tracking import main as follow_folder
 
 RECORDS = ("sweep.json", "pipeline.json")
+FILES = (
+    *RECORDS, "ladder.json", "table.csv", "fitted.csv", "forecasts.jsonl", "scaling.html", "report.html",
+)  # fmt: skip
+"""Of a programme's folder, where they are there."""
 MODULE = "cluster.pipelines.mirror"
 STATES = {"done": "finished", "failed": "failed", "stopped": "preempted", "paused": "preempted"}
 MOST_NUMBERS = 200
@@ -52,11 +56,9 @@ class Parent(Mirror):
         stages = record_of(self.run_dir).get("stages", {}).values()
         for name in ("seconds", "device_hours"):
             self._client.log_metric(run_id, name, sum(float(stage.get(name) or 0.0) for stage in stages))
-        for name in ("table.csv", *RECORDS):
+        for name in FILES:
             if (self.run_dir / name).is_file():
                 self._client.log_artifact(run_id, str(self.run_dir / name))
-        if (self.run_dir / "report.html").is_file():
-            self._client.log_artifact(run_id, str(self.run_dir / "report.html"))
         if run_state in MLFLOW_STATUS:
             end_ms = int(1000 * (end_time or time.time()))
             self._client.set_terminated(run_id, MLFLOW_STATUS[run_state], end_ms)

@@ -22,8 +22,10 @@ _ALL = re.compile(r"\{([a-z][a-z0-9_-]*)\*\}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
-def expanded(stages: Mapping[str, Stage], tables: Any, origin: str) -> dict[str, Stage]:
-    """The stages of all variants in `tables`; without variants `{name*}` is `{name}`.
+def expanded(
+    stages: Mapping[str, Stage], tables: Any, origin: str
+) -> tuple[dict[str, list[str]], dict[str, Stage]]:
+    """What each stage is called in its variants, and the stages of all; without any `{name*}` is `{name}`.
 
     Raises ConfigError for what no variant can be.
     """
@@ -31,19 +33,24 @@ def expanded(stages: Mapping[str, Stage], tables: Any, origin: str) -> dict[str,
     touched = {stage for settings in own.values() for stage in settings}
     while more := {name for name, stage in stages.items() if touched & {*stage.inputs}} - touched:
         touched |= more
-    copies = {name: [f"{name}-{variant}" for variant in own] for name in touched}
-    if twice := sorted({*stages} & {copy for names in copies.values() for copy in names}):
-        raise ConfigError(f"{origin}: '{twice[0]}' is a stage, and a variant of one", "rename one of them")
+    copies = {
+        name: [f"{name}-{variant}" for variant in own] if name in touched else [name] for name in stages
+    }
+    names = [*stages, *(copy for name in touched for copy in copies[name])]
+    if twice := sorted(name for name in {*names} if names.count(name) > 1):
+        raise ConfigError(
+            f"{origin}: '{twice[0]}' is a stage, and a variant of one, or of two", "rename one of them"
+        )
     found: dict[str, Stage] = {}
     for name, stage in stages.items():
-        gathered = _gathering(stage, copies)
+        gathered = _gathering(stage, copies, origin)
         if name not in touched:
             found[name] = gathered
             continue
         for variant, settings in own.items():
             copy = _copy(gathered, variant, touched, settings.get(name, {}))
             found[copy.name] = copy
-    return found
+    return copies, found
 
 
 def _copy(stage: Stage, variant: str, touched: set[str], settings: Mapping[str, Any]) -> Stage:
@@ -86,13 +93,19 @@ def _dotted(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def _gathering(stage: Stage, copies: Mapping[str, list[str]]) -> Stage:
-    """The stage with the artefacts of all variants in place of `{name*}`."""
+def _gathering(stage: Stage, copies: Mapping[str, list[str]], origin: str) -> Stage:
+    """The stage with the artefacts of all variants in place of `{name*}`.
+
+    Raises ConfigError where that stands within a word, or is of no stage.
+    """
 
     def words(value: str) -> list[str]:
         if not (match := _ALL.fullmatch(value)):
             return [value]
-        return [f"{{{name}}}" for name in copies.get(match[1], [match[1]])]
+        if match[1] not in copies:
+            remedy = did_you_mean(match[1], copies, f"there are: {', '.join(copies)}", "'{{{}*}}'")
+            raise ConfigError(f"{origin}: stage '{stage.name}' needs '{value}', which is of no stage", remedy)
+        return [f"{{{name}}}" for name in copies[match[1]]]
 
     settings = {
         key: [word for item in value for word in (words(item) if isinstance(item, str) else [item])]
@@ -101,4 +114,9 @@ def _gathering(stage: Stage, copies: Mapping[str, list[str]]) -> Stage:
         for key, value in stage.settings.items()
     }
     command = tuple(word for part in stage.command for word in words(part))
+    if left := _ALL.search(repr((command, settings))):
+        raise ConfigError(
+            f"{origin}: stage '{stage.name}' says {left[0]} within something else",
+            "let it be a word of the command, or an item of a list, by itself",
+        )
     return replace(stage, command=command, settings=settings)

@@ -106,7 +106,7 @@ def parse_sweep(tables: Mapping[str, Any], name: str, assignments: Sequence[str]
     for number, settings in enumerate(own, start=1):
         if (first := seen.setdefault(repr(sorted(settings.items())), number)) != number:
             raise ConfigError(f"{name}: points {first} and {number} are the same", "leave one of them out")
-    common = {**_dotted(tables.get("set", {}), name)}
+    common = {**dotted(tables.get("set", {}), name)}
     for section, fields in parse_overrides(assignments).items():
         common |= {f"{section}.{field}": value for field, value in fields.items()}
     digits = len(str(len(own)))
@@ -121,8 +121,8 @@ def parse_sweep(tables: Mapping[str, Any], name: str, assignments: Sequence[str]
     return sweep
 
 
-def _dotted(table: Any, origin: str) -> dict[str, Any]:
-    """{"run.steps": 3} of {"run": {"steps": 3}}."""
+def dotted(table: Any, origin: str) -> dict[str, Any]:
+    """{"run.steps": 3} of {"run": {"steps": 3}}; ConfigError for a table that is not of settings."""
     if not isinstance(table, dict) or not all(isinstance(fields, dict) for fields in table.values()):
         raise ConfigError(f"{origin}: settings stand as section.field = value", "such as run.steps = 200")
     return {
@@ -131,7 +131,7 @@ def _dotted(table: Any, origin: str) -> dict[str, Any]:
 
 
 def _grid(table: Any, origin: str) -> list[dict[str, Any]]:
-    axes = _dotted(table, origin)
+    axes = dotted(table, origin)
     for key, values in axes.items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"{origin}: grid.{key} = {values!r} is no list of values", "[1e-3, 2e-3]")
@@ -143,14 +143,14 @@ def _grid(table: Any, origin: str) -> list[dict[str, Any]]:
 def _listed(tables: Any, origin: str) -> list[dict[str, Any]]:
     if not isinstance(tables, list):
         raise ConfigError(f"{origin}: [point] is one table", "write [[point]] for each")
-    return [_dotted(table, origin) for table in tables]
+    return [dotted(table, origin) for table in tables]
 
 
 def _random(table: Any, origin: str) -> list[dict[str, Any]]:
     count, seed = table.get("count"), table.get("seed", 0)
     if type(count) is not int or type(seed) is not int or not 1 <= count <= MOST_POINTS:
         raise ConfigError(f"{origin}: random.count = {count!r}, random.seed = {seed!r}", "give whole numbers")
-    axes = _dotted({key: value for key, value in table.items() if key not in ("count", "seed")}, origin)
+    axes = dotted({key: value for key, value in table.items() if key not in ("count", "seed")}, origin)
     return [
         {key: _drawn(axis, f"{origin}: random.{key}", seed, number, key) for key, axis in axes.items()}
         for number in range(count)

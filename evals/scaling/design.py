@@ -88,6 +88,11 @@ def cells_of(dial: Dial, law: Law, grid: Grid) -> list[Cell]:
     if grid.budgets:
         return isoflops(dial, law, grid)
     rungs = dial.nearest(grid.parameters)
+    if len(rungs) < len(grid.parameters):
+        raise UsageError(
+            f"{len(grid.parameters)} sizes are but {len(rungs)} of the ladder's (widths go by {dial.step})",
+            "take sizes further apart, or a recipe of smaller heads",
+        )
     return [
         Cell(tokens * rung.flops_per_token, rung) for rung in rungs for tokens in sorted(set(grid.tokens))
     ]
@@ -155,15 +160,16 @@ def _trunk(
     steps = [max(2, round(cell.tokens / per_step)) for cell in cells]
     if len(set(steps)) < len(steps):
         raise UsageError(
-            f"budgets at {rung.parameters:.3g} parameters differ by less than a step of {per_step:,} tokens",
-            "take budgets further apart, or a recipe of smaller batches",
+            f"cells of {rung.parameters:.3g} parameters differ by less than a step of {per_step:,} tokens",
+            "take budgets, or tokens, further apart, or a recipe of smaller batches",
         )
     warmup = max(1, round(grid.warmup_share * steps[0]))
     leaves = [max(warmup, min(n - 1, round((1 - grid.decay_share) * n))) for n in steps]
     shared = rung.settings | {"batch.tokens_per_step": per_step}
     name = f"n{rung.parameters}"
     longest = make(assignments(shared | {"run.steps": steps[-1]}))
-    shared["guards.max_loss"] = float(f"{DIVERGED * np.log(longest.model.vocab_size):.4g}")
+    knows_nothing = float(f"{DIVERGED * np.log(longest.model.vocab_size):.4g}")
+    shared["guards.max_loss"] = longest.guards.max_loss or knows_nothing
     step_cost = pricing.of(longest)
     rows = [
         _cell(name, cell, n, leave, warmup, per_step, law, step_cost)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from evals.scaling.laws import FAR, Law
+from evals.scaling.laws import Law
 from evals.scaling.optimum import FLOPS_PER_PARAMETER_AND_TOKEN, Optimum, compute_optimal, serving_optimal
 from evals.scaling.repetition import Repetition, data_constrained_optimal, repeated_loss
 from evals.scaling.study import Study
@@ -38,7 +38,7 @@ def advice(law: Law, compute: float) -> dict[str, float]:
     }
 
 
-@FAR
+@np.errstate(all="ignore")
 def forecast(done: Study, compute: float) -> dict[str, Any]:
     """The best size and tokens for `compute` FLOP, and their loss."""
 
@@ -48,7 +48,7 @@ def forecast(done: Study, compute: float) -> dict[str, Any]:
     return {"kind": "compute-optimal", **advice(done.found.law, compute), **_intervals(done, best)}
 
 
-@FAR
+@np.errstate(all="ignore")
 def forecast_serving(done: Study, compute: float, served_tokens: float) -> dict[str, Any]:
     """The same loss for the least cost of training and serving together."""
 
@@ -68,7 +68,7 @@ def forecast_serving(done: Study, compute: float, served_tokens: float) -> dict[
     }
 
 
-@FAR
+@np.errstate(all="ignore")
 def forecast_constrained(
     done: Study, compute: float, unique: float, repetition: Repetition, most_epochs: float = np.inf
 ) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def forecast_constrained(
     }
 
 
-@FAR
+@np.errstate(all="ignore")
 def forecast_run(done: Study, parameters: float, tokens: float) -> dict[str, Any]:
     """The loss of one run of `parameters` on `tokens`."""
     if not (0 < parameters < np.inf and 0 < tokens < np.inf):

@@ -16,8 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-FAR = np.errstate(all="ignore")
-"""Around searches: a law that points do not determine wanders to where numbers end, and is told as that."""
 Pull = Callable[[Array], Array]
 """Derivatives by ln L of each point [S, n] -> derivatives by each parameter [S, P]."""
 LARGEST = 300.0

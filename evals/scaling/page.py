@@ -6,6 +6,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from evals.report.page import document
 from evals.report.tables import NONE, table
 from evals.scaling.figures import (
@@ -17,7 +19,6 @@ from evals.scaling.figures import (
     size_chart,
 )
 from evals.scaling.forecast import check_budgets
-from evals.scaling.laws import FAR
 from evals.scaling.ledger import read
 from evals.scaling.ledger import table as outcomes
 from evals.scaling.report import fit_record
@@ -37,7 +38,7 @@ def write_page(
     return out
 
 
-@FAR
+@np.errstate(all="ignore")
 def render(name: str, done: Study, record: dict[str, Any], book: dict[str, Any] | None = None) -> str:
     """The page as HTML."""
     sections = [

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from evals.scaling.alternatives import alternatives
 from evals.scaling.caveats import repetition_warnings, warnings
 from evals.scaling.forecast import check_budgets, forecast
 from evals.scaling.identifiability import intervals, report
-from evals.scaling.laws import FAR
 from evals.scaling.study import Recipe, Study, study
 
 
@@ -22,7 +23,7 @@ def fitted(path: Path, recipe: Recipe | None = None, budgets: Sequence[float] = 
     return fit_record(study(path, recipe), budgets)
 
 
-@FAR
+@np.errstate(all="ignore")
 def fit_record(done: Study, budgets: Sequence[float] = ()) -> dict[str, Any]:
     """What `fitted` gives, of a fit that is made already."""
     points, found = done.points, done.found

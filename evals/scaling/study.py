@@ -13,7 +13,7 @@ import numpy as np
 
 from evals.scaling.fit import AGREEMENT, DELTA, Fit, Objective, fit
 from evals.scaling.intervals import Bootstrap, bootstrap
-from evals.scaling.laws import FAR, Array, Points
+from evals.scaling.laws import Array, Points
 from evals.scaling.optimum import FLOPS_PER_PARAMETER_AND_TOKEN
 from evals.scaling.repetition import FRESH, Repeated, Worth, worth_of_repetition
 from evals.scaling.tables import Table, read_points, without_highest
@@ -116,7 +116,7 @@ class Study:
         )
 
 
-@FAR
+@np.errstate(all="ignore")
 def study(path: Path, recipe: Recipe | None = None) -> Study:
     """The fit of the runs of a file. Errors: see `tables.read_points` and `fit.fit`."""
     recipe = recipe or Recipe()

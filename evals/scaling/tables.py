@@ -114,10 +114,10 @@ def read_columns(
         raise UsageError(f"--column {unknown[0]}=... names no quantity of this law", ", ".join(names))
     columns = {name: named.get(name) or by_name.get(name.lower(), "") for name in names}
     for name, column in columns.items():
-        if column not in rows[0]:
+        if not column or column not in rows[0]:
             raise UsageError(
                 f"{path} has no column {column or name!r}",
-                f"it has {', '.join(rows[0])}; name the one of {name}: --column {name}=COLUMN",
+                f"it has {', '.join(filter(None, rows[0]))}; name the one of {name}: --column {name}=COLUMN",
             )
     kept, left_out = [], []
     for line, row in enumerate(rows, start=2):

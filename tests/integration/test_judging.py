@@ -14,6 +14,9 @@ from data.config import DataConfig
 from data.examples.table import ExampleTable
 from data.shards import Dataset
 from evals.contest import contest
+from evals.results import evaluate_any
+from evals.scaling.by_size import by_size, write_page
+from models.families import count_parameters
 from seedbed.errors import DataError, UsageError
 from tests.integration.test_fine_tuning import data, lines, pretrained, recipe, sentence, trained
 from tests.llm_endpoint import endpoint_of, longer, rating_of
@@ -153,6 +156,33 @@ def test_what_the_data_answer_takes_part(policy, pretrained):
     wins = sum(len(one.text) > len(one.written) for one in answers)
     assert rates[(str(policy), "reference")]["wins"] == alone["win_rates"][0]["wins"] == wins
     assert all(one.written.strip() for one in answers)
+
+
+def test_results_are_shown_by_size(policy, pretrained, rewards, tmp_path):
+    """Files of results would be put side by side by hand, and a model's size looked up for each."""
+    with endpoint_of(longer) as server:
+        judge = LanguageModel(LlmJudge(JudgeConfig(server.url, "m", num_tries=1)))
+        found = contest([policy, pretrained], MEET, judge, with_reference=True)
+    (tmp_path / "contest.json").write_text(json.dumps(found))
+    scores = evaluate_any(rewards[0], ["preferences"])
+    (tmp_path / "scores.json").write_text(json.dumps(scores))
+    value = by_size([tmp_path / "contest.json", tmp_path / "scores.json"])
+    roles = {row["role"]: row for row in value["preference"]}
+    assert set(roles) == {"fine-tuned", "pretrained"}
+    rates = {one["first"]: one["rate"] for one in found["win_rates"] if one["second"] == "reference"}
+    assert roles["fine-tuned"]["value"] == rates[str(policy)]["value"]
+    assert roles["pretrained"]["low"] == rates[str(pretrained)]["low"]
+    total = count_parameters(load_model(policy).config.model).total
+    assert {row["parameters"] for row in value["preference"]} == {total}
+    (judged,) = value["accuracy"]
+    told = scores["tasks"]["preferences"]
+    assert (judged["value"], judged["pairs"]) == (told["value"], told["pairs"])
+    assert judged["comparisons"] > 0
+    write_page(value, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    for title in ("Preferred to the reference", "Reward models by size", "Reward models by comparisons"):
+        assert title in page
+    assert f"{judged['value']:.3f} [{judged['low']:.3f}, {judged['high']:.3f}]" in page
 
 
 def test_a_contest_that_cannot_be_is_refused(policy, pretrained, rewards):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from datetime import datetime
 
 import pytest
 
@@ -21,7 +22,6 @@ recipe = "gpt-demo"
 parameters = [7e3, 1.4e4, 2.6e4]
 tokens = [2048, 4096, 8192]
 hold_out = 1.0e9
-sizes = 3
 [set]
 data.source = "texts"
 data.vocab_size = 300
@@ -61,14 +61,28 @@ def test_a_ladder_is_priced_and_refused_before_anything_is_trained(front):
     assert not (front.folder / "artefacts").exists()
     wrong = front.write("w.toml", LADDER.replace("hold_out", "holdout"))
     no_list = front.write("n.toml", LADDER.replace("tokens = [2048, 4096, 8192]", "tokens = 2048"))
-    front.write("d.json", '{"trunks": [{}]}')
+    front.write("d.json", '{"trunks": []}')
+    front.write("old.json", '{"trunks": [{"cells": []}]}')
+
+    def of(old: str, new: str):
+        assert old in LADDER
+        return front.write(f"{len(list(front.folder.iterdir()))}.toml", LADDER.replace(old, new))
+
     with front.inside() as call:
         for arguments, words in (
             ((path, "--hold-out", "1e20"), "of 9 cells take more than"),
             ((path, "--hold-out", "1"), "of 9 cells take more than"),
             ((wrong,), "did you mean 'hold_out'"),
             ((no_list,), "give a list of numbers"),
+            ((of("hold_out = 1.0e9", 'hold_out = "5e12"'),), "give a number"),
+            ((of("hold_out = 1.0e9", 'mup = "no"'),), "give true or false"),
+            ((of("hold_out = 1.0e9", "span = 3"),), "span is of budgets"),
+            ((of("[set]", "[set]\nseed = 3"),), "settings stand as section.field"),
+            ((of("[set]", "[set]\nschedule.decay_share = 0.5"),), "decides schedule.decay_share"),
+            ((of("1.4e4", "7.1e3"),), "3 sizes are but 2 of the ladder's"),
+            ((of("4096", "2049"),), "differ by less than a step"),
             (("d.json",), "is no design of a ladder"),
+            (("old.json",), "is of another version"),
             (("scale-dem",), "no ladder named 'scale-dem'"),
         ):
             outcome = call("scale", "run", *arguments)
@@ -94,13 +108,11 @@ def test_forecasts_stand_before_the_runs_that_they_are_of(front):
     made = {line["name"]: line for line in lines if line["kind"] == "forecast"}
     assert list(made) == [cell["cell"] for cell in held_out(value)]
     assert value["forecasts"]["scored"] == len(made)
+    assert len(value["made"]) == 18 - len(before)
     for cell in held_out(value):
-        run = front.folder / "runs" / "l" / cell["cell"]
-        began = read_json(run.resolve() / "plan.json") and (run.resolve() / "config.toml").stat().st_ctime
-        from datetime import datetime
-
+        began = (folder / cell["cell"]).resolve() / "plan.json"
         registered = datetime.fromisoformat(made[cell["cell"]]["time"]).timestamp()
-        assert registered <= began + 1
+        assert registered <= began.stat().st_ctime + 1
         assert made[cell["cell"]]["forecast"]["recipe"]["points"] == 9 - len(made)
         assert made[cell["cell"]]["forecast"]["parameters"] == cell["N"]
     rows = list(csv.DictReader((folder / "table.csv").read_text().splitlines()))
@@ -109,6 +121,10 @@ def test_forecasts_stand_before_the_runs_that_they_are_of(front):
     assert front.json("scale", "fit", folder / "table.csv", "--bootstraps", "100")["points"] == 9
     again = front.json("scale", "run", path, "--mlflow", "none")
     assert (again["made"], len(ledger.read(folder / "forecasts.jsonl"))) == ([], len(lines))
+    last = value["cells"][-1]["cell"]
+    assert front.json("scale", "run", path, "--mlflow", "none", "--redo", last)["made"] == [last]
+    # Forecasts of other runs must not be taken for those of these.
+    assert "of another ladder" in front.refused("scale", "run", path, "--set", "optimizer.lr=1e-3")
     check_trunks(front, value)
 
 
@@ -132,6 +148,20 @@ def check_trunks(front, value):
         for run in (alone["run"], folder / cell["cell"])
     ]
     assert hashes[0] == hashes[1]
+
+
+@pytest.mark.long
+def test_what_was_begun_is_not_forecast(front):
+    """A forecast that is made after the run is none."""
+    path = front.write("l.toml", LADDER)
+    whole = front.write("w.toml", LADDER.replace("hold_out = 1.0e9\n", ""))
+    first = front.json("scale", "run", whole, "--mlflow", "none", "--at-once", "2")
+    assert first["forecasts"] is None
+    assert first["law"]
+    assert any("is not determined" in told for told in first["notes"])
+    late = front.json("scale", "run", path, "--mlflow", "none")
+    assert (late["made"], late["forecasts"]) == ([], None)
+    assert any("begun before they could be forecast" in told for told in late["notes"])
 
 
 @pytest.mark.long

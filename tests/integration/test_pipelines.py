@@ -153,7 +153,9 @@ def test_variants_are_stages_once_more_and_the_rest_is_made_once():
     assert small.settings == {
         "data.path": "{shards}", "run.steps": 4, "model.width": 64, "optimizer.lr": 1e-3,
     }  # fmt: skip
-    assert large.settings == {"data.path": "{shards}", "run.steps": 9, "model.width": 128}
+    # What is set by hand goes before what the file says.
+    assert large.settings == {"data.path": "{shards}", "run.steps": 4, "model.width": 128}
+    assert parse(tables, "p").stages["gpt-large"].settings["run.steps"] == 9
     assert stages["score-large"].command == ("eval", "{gpt-large}")
     assert stages["score-small"].settings == {"limit": 5}
     assert stages["both"].inputs == ["score-small", "score-large", "shards"]
@@ -168,9 +170,20 @@ def test_variants_are_stages_once_more_and_the_rest_is_made_once():
         assert words in f"{refused.value.message} {refused.value.fix}"
     # Of variants that set nothing there is nothing to copy.
     assert list(parse({**tables, "variant": {"one": {}}}, "p").stages) == ["shards", "gpt", "score", "both"]
-    taken = {**tables["stage"], "gpt-small": {"command": "data build stdlib --out {out}"}}
-    with pytest.raises(ConfigError, match="a stage, and a variant of one"):
+    build = {"command": "data build stdlib --out {out}"}
+    taken = {**tables["stage"], "gpt-small": build}
+    with pytest.raises(ConfigError, match="'gpt-small' is a stage, and a variant of one"):
         parse({**tables, "stage": taken}, "p")
+    doubled = {"rm": build, "rm-half": {"command": "data build {texts} --out {out}"}}
+    both = {variant: {"rm": {"workers": 1}, "rm-half": {"workers": 2}} for variant in ("x", "half-x")}
+    with pytest.raises(ConfigError, match="'rm-half-x' is a stage, and a variant of one, or of two"):
+        parse({"inputs": {"texts": "t"}, "stage": doubled, "variant": both}, "p")
+    with pytest.raises(ConfigError, match="'gpt-small' is an input and a stage"):
+        parse({**tables, "inputs": {"gpt-small": "here"}}, "p")
+    for command, words in (("eval x{score*}", "within something else"), ("eval {scores*}", "of no stage")):
+        gathering = {**tables["stage"], "both": {"command": command}}
+        with pytest.raises(ConfigError, match=words):
+            parse({**tables, "stage": gathering}, "p")
 
 
 @pytest.mark.parametrize("name", shipped())
