@@ -59,7 +59,8 @@ class LadderRunner:
         )
         # A stage that there is not is refused of the whole ladder.
         redo = tuple(self._redo if is_whole else self._redo & pipeline.stages.keys())
-        return Driver(pipeline, self.folder, self._store, keeps_going=True, redo=redo, **self._how)
+        how = {**self._how, "keeps_going": True, "redo": redo, "record": ""}
+        return Driver(pipeline, self.folder, self._store, **how)
 
     def look(self) -> None:
         """Find what is done, and say what the rest will take. Raises ConfigError for what cannot be run."""
@@ -179,8 +180,7 @@ class LadderRunner:
         try:
             done = self._fitted()
             self._law = done.law_record()
-            for told in fit_record(done)["warnings"]:
-                self._note(f"of the law: {told}")
+            self.notes += [f"of the law: {told}" for told in fit_record(done)["warnings"]]
             table = self.folder / FITTED
             write_page(table, self.folder / PAGE, done.recipe, (), ledger if ledger.exists() else None)
         except SeedbedError as error:
@@ -212,5 +212,8 @@ class LadderRunner:
     def _write(self, state: str) -> dict[str, Any]:
         value = self.value(state)
         write_table(self.folder / TABLE, value["cells"])
-        write_json(self.folder / RECORD, value)
+        # As a sweep's record has them, for those who copy it.
+        points = [{"point": cell["cell"], **cell} for cell in value["cells"]]
+        stages = {name: progress.as_dict() for name, progress in self.driver.stages.items()}
+        write_json(self.folder / RECORD, {**value, "points": points, "stages": stages})
         return value

@@ -20,9 +20,9 @@ from training.mirror import MLFLOW_STATUS, Mirror, flatten
 from training.run_directory import read_json
 from training.tracking import main as follow_folder
 
-RECORDS = ("sweep.json", "pipeline.json")
+RECORDS = ("sweep.json", "ladder.json", "pipeline.json")
 FILES = (
-    *RECORDS, "ladder.json", "table.csv", "fitted.csv", "forecasts.jsonl", "scaling.html", "report.html",
+    *RECORDS, "table.csv", "fitted.csv", "forecasts.jsonl", "scaling.html", "report.html",
 )  # fmt: skip
 """Of a programme's folder, where they are there."""
 MODULE = "cluster.pipelines.mirror"
@@ -34,7 +34,7 @@ PARENT = "mlflow.parentRunId"
 
 
 def record_of(folder: Path) -> dict[str, Any]:
-    """What a pipeline or a sweep says of itself."""
+    """What a pipeline, a sweep or a ladder says of itself."""
     return next((value for name in RECORDS if (value := read_json(folder / name))), {})
 
 
@@ -44,7 +44,7 @@ class Parent(Mirror):
     def _describe(self, run_id: str) -> None:
         record = record_of(self.run_dir)
         tags = {
-            "seedbed.programme": "sweep" if "sweep" in record else "pipeline",
+            "seedbed.programme": next((kind for kind in ("sweep", "ladder") if kind in record), "pipeline"),
             "mlflow.note.content": str(record.get("description", "")),
             **{f"seedbed.input.{name}": item["digest"] for name, item in record.get("inputs", {}).items()},
         }
@@ -121,7 +121,7 @@ class Child(Mirror):
         """A version of the model PIPELINE.STAGE, unless this very one is there."""
         from mlflow.exceptions import MlflowException
 
-        model = f"{record.get('pipeline') or record.get('sweep')}.{name}"
+        model = f"{record.get('pipeline') or record.get('sweep') or record.get('ladder')}.{name}"
         try:
             self._client.create_registered_model(model)
         except MlflowException as error:

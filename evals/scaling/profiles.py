@@ -127,7 +127,7 @@ def parameter_names(num_parameters: int) -> list[str]:
 
 def _natural(name: str, value: float) -> float:
     """Amplitudes and asymptotes are searched as logarithms."""
-    return float(np.exp(np.minimum(value, 700.0))) if name[0] in "EAB" else float(value)
+    return float(np.exp(value)) if name[0] in "EAB" else float(value)
 
 
 def _tangents(points: Points, found: Fit, tau: float) -> Array:
