@@ -81,9 +81,16 @@ def start(
         known = run.record().get("id", "") if run.config_path.is_file() else record["id"]
         remote_copy.check(config.checkpoint.copy_to, known)
     if run.config_path.is_file():
+        _check_origin(run, record["identity"])
         check_identity(run, record["identity"])
         return run, _continue(run, config)
     if origin:
+        step = origin[1].step
+        if config.run.steps <= step:
+            raise ConfigError(
+                f"{origin[1].path} is at step {step} of {config.run.steps}: nothing is left to train",
+                "branch off from an earlier step, or raise run.steps",
+            )
         return _branched(*origin, config, record, run_path)
     _refuse_used(run_path)
     plan = planned(config, run_path)
@@ -99,6 +106,17 @@ def start(
     if source and (heads := sorted({*fresh} - {*adapters})):
         told.append(f"{source.path} has another head; begun afresh: {', '.join(heads)}")
     return run, told
+
+
+def _check_origin(run: RunDirectory, identity: dict[str, Any]) -> None:
+    """Raises ConfigError when the run began as a branch, and not as the one that is asked for now."""
+    before, now = (found.get("branch_from.hash") for found in (run.record().get("identity", {}), identity))
+    if before != now:
+        how = "is a branch of another checkpoint" if before and now else "began as a branch"
+        raise ConfigError(
+            f"{run.path} {how if before else 'did not begin as a branch'}",
+            f"say --branch-from as when it began, or go on with it: seedbed train --resume {run.path}",
+        )
 
 
 def resume(

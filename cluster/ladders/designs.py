@@ -131,8 +131,11 @@ def designed(asked: Asked) -> dict[str, Any]:
         ]
     value = design(dial, make, cells, asked.grid, law, Pricing(machines, asked.price))
     source = str(asked.runs) if asked.runs else "Besiroglu et al. 2024, arXiv:2404.10102"
-    of = {"version": VERSION, "recipe": asked.recipe, "sets": list(asked.sets), "centred_on": source}
-    return {**of, **value, "added": added}
+    # A file is meant wherever the design is run.
+    recipe = str(Path(asked.recipe).resolve()) if Path(asked.recipe).is_file() else asked.recipe
+    of = {"version": VERSION, "recipe": recipe, "sets": list(asked.sets), "centred_on": source}
+    whole = {**of, **value, "added": added}
+    return {**whole, "digest": digest_of(whole)}
 
 
 def read_ladder(name: str, sets: Sequence[str] = (), hold_out: float | None = None) -> Ladder:
@@ -207,6 +210,8 @@ def _read_design(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is no design of a ladder", _FIX)
     if value.get("version") != VERSION:
         raise ConfigError(f"{path} is of another version of Seedbed", _FIX)
+    if value.get("digest") != digest_of({name: item for name, item in value.items() if name != "digest"}):
+        raise ConfigError(f"{path} was changed after it was planned", f"plan what you want: {_FIX}")
     return value
 
 
@@ -218,9 +223,13 @@ def _config(
 ) -> "tuple[Config, Machines | None]":
     """With its devices, where `on` names some."""
     from cluster.planned_devices import placed
-    from training.prepare import sized
+    from training.devices import resolve_hardware
+    from training.prepare import machines_at_hand, sized
     from training.recipes import load_config
 
     if on is None:
         return sized(load_config(recipe, sets)), None
+    if on == "mine":
+        config = sized(resolve_hardware(load_config(recipe, sets)))
+        return config, machines_at_hand(config)
     return placed(recipe, list(sets), on, nodes)

@@ -19,7 +19,7 @@ from evals.scaling.forecast import forecast_run
 from evals.scaling.page import write_page
 from evals.scaling.report import fit_record
 from evals.scaling.study import Study, study
-from seedbed.errors import Preempted, SeedbedError, StoppedUnsaved, UsageError
+from seedbed.errors import ConfigError, Preempted, SeedbedError, StoppedUnsaved, UsageError
 from seedbed.files import write_json
 
 RECORD = "ladder.json"
@@ -71,6 +71,9 @@ class LadderRunner:
                 "choose another folder: --out",
             )
         self.driver.look()
+        for progress in self.driver.stages.values():
+            if progress.state == "failed" and progress.work is None:
+                raise ConfigError(progress.message, "plan the ladder anew, from a recipe that can be trained")
         self.driver.estimate()
 
     def cost(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from cluster.pipelines.mirror import MODULE
 from cluster.pipelines.report import write_report
 from cluster.pipelines.store import default_store
 from cluster.tracking import mirrored_folder
-from seedbed.errors import Preempted, SeedbedError, StoppedUnsaved
+from seedbed.errors import Preempted, SeedbedError, StoppedUnsaved, UsageError
 from training.run_directory import RunDirectory, read_json
 from training.tracking import default_uri
 
@@ -65,7 +65,10 @@ def mirrored_programme(folder: Path, mlflow: str, experiment: str) -> Iterator[N
 
     However it ends, the folder has a report and says so before the mirror sends its last.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made: {error}", "choose another folder: --out") from None
     status = RunDirectory(folder)
     status.write_status("running", 0)
     uri = mlflow or default_uri(folder)

@@ -77,7 +77,12 @@ def _settings(stages: Mapping[str, Stage], tables: Any, origin: str) -> dict[str
             )
         found[variant] = {}
         for stage, given in table.items():
-            if stage not in stages or not isinstance(given, dict):
+            if stage in stages and not isinstance(given, dict):
+                raise ConfigError(
+                    f"{origin}: variant '{variant}': {stage} = {given!r} is no table of settings",
+                    f"such as {stage}.run.steps = 200",
+                )
+            if stage not in stages:
                 fix = did_you_mean(stage, stages, f"its stages are: {', '.join(stages)}", "'{}'")
                 raise ConfigError(f"{origin}: variant '{variant}' sets '{stage}', which is no stage", fix)
             found[variant][stage] = dict(_dotted(given))

@@ -44,10 +44,13 @@ def by_size(results: Sequence[Path]) -> dict[str, Any]:
     accuracy: list[Row] = []
     for path in results:
         value = _read(path)
-        if "win_rates" in value:
-            preference += _preference(path, value)
-        else:
-            accuracy.append(_accuracy(path, value))
+        try:
+            if "win_rates" in value:
+                preference += _preference(path, value)
+            else:
+                accuracy.append(_accuracy(path, value))
+        except (KeyError, TypeError, AttributeError):
+            raise DataError(f"{path} lacks what a contest or scores of a reward model hold", _FIX) from None
     return {
         "preference": sorted(preference, key=lambda row: (row["parameters"], row["role"])),
         "accuracy": sorted(accuracy, key=lambda row: (row["parameters"], row["comparisons"])),
@@ -59,7 +62,7 @@ def _read(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is no JSON: {error}", _FIX) from None
-    known = isinstance(value, dict) and ("win_rates" in value or "preferences" in value.get("tasks", {}))
+    known = isinstance(value, dict) and ("win_rates" in value or "preferences" in (value.get("tasks") or {}))
     if not known:
         raise DataError(f"{path} holds neither a contest nor scores of a reward model", _FIX)
     return dict(value)

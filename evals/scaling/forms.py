@@ -21,6 +21,10 @@ from seedbed.errors import DataError
 from seedbed.minimise import minimise
 from seedbed.statistics import Estimate, t_quantile
 
+GAMMAS = (0.01, 20.0)
+"""Where the exponent of an error law is looked for."""
+LARGEST_LOSS = 100.0
+"""In nats per token: beyond any model's."""
 NOWHERE = -700.0
 """The logarithm of an asymptote that is none."""
 
@@ -168,17 +172,22 @@ class ErrorLaw:
 def fit_error(losses: Array, errors: Array) -> ErrorLaw:
     """Least squares, epsilon and k by projection for each of many gammas, then refined.
 
-    Raises DataError for fewer than four points.
+    Raises DataError for fewer than four losses, or what is no loss or no error.
     """
-    if len(losses) < 4 or not (np.isfinite(losses) & np.isfinite(errors)).all():
-        raise DataError(f"{len(losses)} points cannot determine 3 parameters", "give four runs or more")
+    if not ((losses > 0) & (losses < LARGEST_LOSS) & (errors >= 0) & np.isfinite(errors)).all():
+        raise DataError("losses are above 0, in nats, and errors not below 0", "take other points out")
+    if len(np.unique(losses)) < 4:
+        raise DataError(
+            f"{len(losses)} points cannot determine 3 parameters",
+            "give four runs or more, of different losses",
+        )
 
     def solved(gamma: float) -> tuple[float, Array]:
         design = np.stack([np.ones_like(losses), -np.exp(-gamma * (losses - losses.mean()))], axis=1)
         solution = np.linalg.lstsq(design, errors, rcond=None)[0]
         return float(((design @ solution - errors) ** 2).sum()), solution
 
-    grid = np.geomspace(0.01, 20, 400)
+    grid = np.geomspace(*GAMMAS, 400)
     for _ in range(4):
         best = int(np.argmin([solved(gamma)[0] for gamma in grid]))
         grid = np.linspace(grid[max(0, best - 1)], grid[min(len(grid) - 1, best + 1)], 41)

@@ -26,7 +26,7 @@ class Optimum:
 
     @property
     def tokens_per_parameter(self) -> float:
-        return self.tokens / self.parameters
+        return float(self.tokens / np.float64(self.parameters))
 
 
 def size_exponent(law: Law) -> float:

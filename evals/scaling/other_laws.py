@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from evals.scaling.fit import fit
-from evals.scaling.forms import NOWHERE, fit_critical_batch, fit_error, straight_line
+from evals.scaling.forms import GAMMAS, NOWHERE, fit_critical_batch, fit_error, straight_line
 from evals.scaling.laws import Array, Points
 from evals.scaling.overoptimisation import Form as Turn
 from evals.scaling.overoptimisation import measure
@@ -49,13 +49,19 @@ def fit_other(name: str, path: Path, named: Mapping[str, str]) -> dict[str, Any]
         raise UsageError(f"there is no law '{name}'", remedy)
     law = LAWS[name]
     read, columns, left_out = read_columns(path, law.columns, named)
+    try:
+        with np.errstate(all="ignore"):
+            found = law.fitted(read)
+    except DataError as error:
+        also = f" ({len(left_out)} lines left out: {'; '.join(left_out[:3])})" if left_out else ""
+        raise DataError(f"{path}: {error.message}{also}", error.fix) from None
     return {
         "law": name,
         "formula": law.formula,
         "points": len(next(iter(read.values()))),
         "columns": columns,
         "warnings": [],
-        **law.fitted(read),
+        **found,
         "left_out": left_out,
     }
 
@@ -95,6 +101,9 @@ def _estimate(found: Estimate) -> dict[str, float | None]:
 
 
 def _critical_batch(read: Columns) -> dict[str, Any]:
+    if not ((read["B"] > 0) & (read["S"] > 0)).all():
+        raise DataError("batch sizes and steps are above 0", "take other points out")
+
     def of(rows: Columns) -> dict[str, float]:
         found = fit_critical_batch(rows["B"], rows["S"])
         return {"S_min": found.steps_min, "B_crit": found.batch_crit}
@@ -127,7 +136,10 @@ def _error(read: Columns) -> dict[str, Any]:
     def of(rows: Columns) -> dict[str, float]:
         return dict(fit_error(rows["loss"], rows["error"]).__dict__)
 
-    return _resampled(read, of)
+    found = _resampled(read, of)
+    if not 1.01 * GAMMAS[0] < found["parameters"]["gamma"]["value"] < 0.99 * GAMMAS[1]:
+        found["warnings"].append("gamma is at the end of where it was looked for: it is not determined")
+    return found
 
 
 LAWS = {

@@ -350,7 +350,9 @@ def test_a_branch_by_its_recipe_is_a_fork_that_the_same_command_goes_on_with(tmp
     assert full_hash(tmp_path / "killed", STEPS + 3) == full_hash(tmp_path / "fork", STEPS + 3)
 
     # Where it branched off from is part of what it is.
-    assert "branch_from.hash" in train(tmp_path / "branch", code=2, **changed)
+    assert "began as a branch" in train(tmp_path / "branch", code=2, **changed)
+    output = train(tmp_path / "no", "--branch-from", undisturbed, code=2)
+    assert "nothing is left to train" in output
     output = train(tmp_path / "no", "--branch-from", undisturbed, "--init-from", undisturbed, code=2)
     assert "contradict each other" in output
     output = train(tmp_path / "no", "--branch-from", undisturbed, code=2, model__width=64)
