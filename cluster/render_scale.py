@@ -184,12 +184,12 @@ def law_text(value: dict[str, Any]) -> str:
 def by_size_text(value: dict[str, Any]) -> Any:
     """Of `scale by-size`."""
     parts = []
-    for title, rows in (("preferred to the reference", "preference"), ("reward models", "accuracy")):
+    for title, rows in (("whose answers are preferred", "preference"), ("reward models", "accuracy")):
         shown = [
             {**row, "share": f"{row['value']:.3f} {between((row['low'], row['high']), '.3f')}"}
             for row in value[rows]
         ]
-        columns = ("role", "parameters", "comparisons", "share", "wins", "ties", "losses", "pairs")
+        columns = ("role", "against", "parameters", "comparisons", "share", "wins", "ties", "losses", "pairs")
         if shown:
             parts.append(table(shown, tuple(name for name in columns if name in shown[0]), title))
     return group(*parts, f"report: {value['report']}")

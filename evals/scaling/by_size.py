@@ -36,9 +36,9 @@ TONES: tuple[Tone, ...] = ("plain", "validation", "train")
 def by_size(results: Sequence[Path]) -> dict[str, Any]:
     """{"preference": rows, "accuracy": rows}, from small models to large ones.
 
-    A row of preference: {role, parameters, run, value, low, high, wins, ties, losses}, against the reference;
-    of accuracy: {parameters, comparisons, run, value, low, high, pairs}. Raises DataError for a file that is
-    the result of neither command.
+    A row of preference: {role, against, parameters, value, low, high, wins, ties, losses}, of a model against
+    the reference or against one that was trained less far; of accuracy: {parameters, comparisons, run, value,
+    low, high, pairs}. Raises DataError for a file that is the result of neither command.
     """
     preference: list[Row] = []
     accuracy: list[Row] = []
@@ -52,7 +52,9 @@ def by_size(results: Sequence[Path]) -> dict[str, Any]:
         except (KeyError, TypeError, AttributeError):
             raise DataError(f"{path} lacks what a contest or scores of a reward model hold", _FIX) from None
     return {
-        "preference": sorted(preference, key=lambda row: (row["parameters"], row["role"])),
+        "preference": sorted(
+            preference, key=lambda row: (row["against"] != REFERENCE, row["parameters"], _order(row["role"]))
+        ),
         "accuracy": sorted(accuracy, key=lambda row: (row["parameters"], row["comparisons"])),
     }
 
@@ -72,23 +74,41 @@ _FIX = "give what `contest --reference --json` or `eval REWARD_MODEL --tasks pre
 
 
 def _preference(path: Path, value: dict[str, Any]) -> list[Row]:
+    met = [pair for pair in value["win_rates"] if "rate" in pair]
+    if not any(pair["second"] == REFERENCE for pair in met):
+        raise DataError(f"{path}: no one met the reference", "add --reference to the contest, or ask more")
     found = []
-    for pair in value["win_rates"]:
-        if pair["second"] != REFERENCE:
-            continue
-        if "refused" in pair:
-            raise DataError(f"{path}: {pair['first']} against the reference: {pair['refused']}", "ask more")
-        run = Path(pair["first"])
-        config = _run(run).config()
-        rate = pair["rate"]
-        objective = objective_of(config)
-        row: Row = {"role": ROLES.get(objective, objective)}
-        row |= {"parameters": count_parameters(config.model).total, "run": str(run)}
-        row |= {name: rate[name] for name in ("value", "low", "high")}
-        found.append(row | {name: pair[name] for name in ("wins", "ties", "losses")})
-    if not found:
-        raise DataError(f"{path}: no one met the reference", "add --reference to the contest")
+    for pair in met:
+        (role, size), (other, _) = (_who(name) for name in (pair["first"], pair["second"]))
+        row: Row = {name: pair["rate"][name] for name in ("value", "low", "high")}
+        row |= {"wins": pair["wins"], "ties": pair["ties"], "losses": pair["losses"]}
+        if _order(role) < _order(other) and other != REFERENCE:
+            # Always of the one that was trained further.
+            role, other = other, role
+            row |= {"value": 1 - row["value"], "low": 1 - row["high"], "high": 1 - row["low"]}
+            row |= {"wins": row["losses"], "losses": row["wins"]}
+        found.append({"role": role, "against": other, "parameters": size, **row})
     return found
+
+
+def _who(name: str) -> tuple[str, int]:
+    """What a checkpoint was trained to do last, and how large it is."""
+    if name == REFERENCE:
+        return REFERENCE, 0
+    config = _run(Path(name)).config()
+    objective = objective_of(config)
+    return ROLES.get(objective, objective), count_parameters(config.model).total
+
+
+def _place(row: Row) -> tuple[bool, int, int]:
+    """Against the reference first, from small to large."""
+    return row["against"] != REFERENCE, row["parameters"], _order(row["role"])
+
+
+def _order(role: str) -> int:
+    """In which models are trained one from the other."""
+    known = list(ROLES.values())
+    return known.index(role) if role in known else len(known)
 
 
 def _accuracy(path: Path, value: dict[str, Any]) -> dict[str, Any]:
@@ -106,8 +126,12 @@ def _run(path: Path) -> RunDirectory:
 def write_page(value: dict[str, Any], out: Path) -> None:
     """Both as charts with their intervals, and as tables."""
     rows, judged = value["preference"], value["accuracy"]
-    roles = sorted({row["role"] for row in rows}, key=lambda role: [*ROLES.values(), role].index(role))
-    preferred = {role: [(row["parameters"], row) for row in rows if row["role"] == role] for role in roles}
+    preferred: dict[str, list[tuple[float, Row]]] = {}
+    further: dict[str, list[tuple[float, Row]]] = {}
+    for row in rows:
+        of_reference = row["against"] == REFERENCE
+        label = row["role"] if of_reference else f"{row['role']} to {row['against']}"
+        (preferred if of_reference else further).setdefault(label, []).append((row["parameters"], row))
     most: dict[int, Row] = {}
     for row in judged:
         most[row["parameters"]] = max(
@@ -120,14 +144,17 @@ def write_page(value: dict[str, Any], out: Path) -> None:
     right = "share of held-out comparisons; 95 % intervals"
     charts = [
         _chart("Preferred to the reference", "share, a tie counting half; 95 % intervals", "N", preferred),
+        _chart("Preferred to one another", "share, a tie counting half; 95 % intervals", "N", further),
         _chart("Reward models by size", right, "N", {"of the most comparisons": list(most.items())}),
         _chart("Reward models by comparisons", right, "comparisons", by_count),
     ]
-    drawn = "".join(charts)
+    drawn, counts = "".join(charts), ("wins", "ties", "losses")
     sections = [
         '<header><div class="title"><h1>By size of the model</h1></div></header>',
         f'<div class="charts">{drawn}</div>',
-        _table("Preferred to the reference", rows, ("role", "parameters"), ("wins", "ties", "losses")),
+        _table(
+            "Whose answers are preferred", rows, ("role", "against", "parameters"), ("wins", "ties", "losses")
+        ),
         _table("Reward models", judged, ("parameters", "comparisons"), ("pairs",)),
     ]
     write_atomic(out, document("By size of the model", sections, "by size"))

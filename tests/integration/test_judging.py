@@ -167,13 +167,24 @@ def test_results_are_shown_by_size(policy, pretrained, rewards, tmp_path):
     scores = evaluate_any(rewards[0], ["preferences"])
     (tmp_path / "scores.json").write_text(json.dumps(scores))
     value = by_size([tmp_path / "contest.json", tmp_path / "scores.json"])
-    roles = {row["role"]: row for row in value["preference"]}
+    roles = {row["role"]: row for row in value["preference"] if row["against"] == "reference"}
     assert set(roles) == {"fine-tuned", "pretrained"}
     rates = {one["first"]: one["rate"] for one in found["win_rates"] if one["second"] == "reference"}
     assert roles["fine-tuned"]["value"] == rates[str(policy)]["value"]
     assert roles["pretrained"]["low"] == rates[str(pretrained)]["low"]
     total = count_parameters(load_model(policy).config.model).total
     assert {row["parameters"] for row in value["preference"]} == {total}
+    (between,) = (row for row in value["preference"] if row["against"] != "reference")
+    assert (between["role"], between["against"]) == ("fine-tuned", "pretrained")
+    (met,) = (one for one in found["win_rates"] if one["second"] != "reference")
+    assert (between["value"], between["wins"]) == (met["rate"]["value"], met["wins"])
+    swapped = [{**met, "first": met["second"], "second": met["first"]}, *found["win_rates"][1:]]
+    (tmp_path / "swapped.json").write_text(json.dumps({**found, "win_rates": swapped}))
+    (turned,) = (
+        r for r in by_size([tmp_path / "swapped.json"])["preference"] if r["against"] == "pretrained"
+    )
+    assert turned["value"] == pytest.approx(1 - met["rate"]["value"])
+    assert (turned["wins"], turned["losses"]) == (met["losses"], met["wins"])
     (judged,) = value["accuracy"]
     told = scores["tasks"]["preferences"]
     assert (judged["value"], judged["pairs"]) == (told["value"], told["pairs"])
