@@ -148,7 +148,7 @@ def write_page(value: dict[str, Any], out: Path) -> None:
         _chart("Reward models by size", right, "N", {"of the most comparisons": list(most.items())}),
         _chart("Reward models by comparisons", right, "comparisons", by_count),
     ]
-    drawn, counts = "".join(charts), ("wins", "ties", "losses")
+    drawn = "".join(charts)
     sections = [
         '<header><div class="title"><h1>By size of the model</h1></div></header>',
         f'<div class="charts">{drawn}</div>',
