@@ -87,6 +87,16 @@ def test_a_ladder_is_priced_and_refused_before_anything_is_trained(front):
         ):
             outcome = call("scale", "run", *arguments)
             assert (outcome.exit_code, words in outcome.output) == (2, True), outcome.output
+        planned = ("--tokens", "4e6", "--size", "1e6", "--out", "p.json")
+        assert call("scale", "plan", "gpt-demo", *planned).exit_code == 0
+        outcome = call("scale", "run", "p.json", "--dry-run")
+        assert (outcome.exit_code, "waiting" in outcome.output) == (0, True), outcome.output
+        design = json.loads((front.folder / "p.json").read_text())
+        design["trunks"][0]["cells"][0]["flops"] = 1.0
+        front.write("p.json", json.dumps(design))
+        assert "was changed after it was planned" in call("scale", "run", "p.json", "--dry-run").output
+        front.write("no.toml", LADDER.replace('"gpt-demo"', '"nope.toml"'))
+        assert call("scale", "run", "no.toml").exit_code == 2
     for grid in (Grid(tokens=(1e6,)), Grid(budgets=(1e9,), tokens=(1e6,), parameters=(1e6,)), Grid((-1.0,))):
         with pytest.raises(UsageError):
             check(grid)
