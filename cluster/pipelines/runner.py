@@ -61,30 +61,33 @@ def run(
 
 @contextmanager
 def mirrored_programme(folder: Path, mlflow: str, experiment: str) -> Iterator[None]:
-    """Mirror what is done in `folder` to the server `mlflow`; "" is an SQLite file beside it, "none" nothing.
+    """Hold `folder`, and mirror what is done in it to the server `mlflow`; "" is an SQLite file beside it,
+    "none" nothing.
 
-    However it ends, the folder has a report and says so before the mirror sends its last.
+    However it ends, the folder has a report and says so before the mirror sends its last. Raises UsageError
+    for a folder that cannot be made, or that another command holds.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be made: {error}", "choose another folder: --out") from None
     status = RunDirectory(folder)
-    status.write_status("running", 0)
-    uri = mlflow or default_uri(folder)
-    with nullcontext() if mlflow == "none" else mirrored_folder(folder, uri, experiment, MODULE):
-        state, message = "failed", "interrupted"
-        try:
-            yield
-            state, message = "finished", ""
-        except SeedbedError as error:
-            state, message = "failed", error.message
-            if isinstance(error, Preempted | StoppedUnsaved):
-                state = "preempted"
-            raise
-        finally:
-            _report_quietly(folder)
-            status.write_status(state, 0, message)
+    try:
+        lock = status.lock()
+    except UsageError as error:
+        raise UsageError(error.message, "wait for it, or choose another folder: --out") from None
+    with lock:
+        status.write_status("running", 0)
+        uri = mlflow or default_uri(folder)
+        with nullcontext() if mlflow == "none" else mirrored_folder(folder, uri, experiment, MODULE):
+            state, message = "failed", "interrupted"
+            try:
+                yield
+                state, message = "finished", ""
+            except SeedbedError as error:
+                state, message = "failed", error.message
+                if isinstance(error, Preempted | StoppedUnsaved):
+                    state = "preempted"
+                raise
+            finally:
+                _report_quietly(folder)
+                status.write_status(state, 0, message)
 
 
 def _report_quietly(folder: Path) -> None:

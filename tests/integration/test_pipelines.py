@@ -243,6 +243,8 @@ def test_artefacts_that_were_touched_are_not_taken(front):
     waiting = front.start("pipeline", path, "--redo", "shards")
     until(lambda: "being made by" in waiting.said.read_text())
     assert Path(shards["out"]).exists()
+    # Nor do two write one record.
+    assert "is in use by another run" in front.refused("pipeline", path)
     held.close()
     assert waiting.wait(PATIENCE_S) == 0
 

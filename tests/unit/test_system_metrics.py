@@ -29,6 +29,8 @@ def test_rows_of_the_host_stand_between_those_of_steps(tmp_path, monkeypatch):
     """The figures would be missing in the tracker, or drown those of training."""
     recorder = Recorder(RunDirectory(tmp_path), load_config("gpt-demo"), 0, 0)
     recorder.row("train", 1, loss=3.0)
+    # The kernel counts in hundredths of a second.
+    time.sleep(0.1)
     monkeypatch.setattr(recorders, "EVERY_S", -1.0)
     recorder.row("train", 2, loss=2.0)
     monkeypatch.setattr(recorders, "EVERY_S", 60.0)
