@@ -124,6 +124,8 @@ def _steps(read: Columns) -> dict[str, Any]:
 
 def _turning(form: Turn) -> Callable[[Columns], dict[str, Any]]:
     def fitted(read: Columns) -> dict[str, Any]:
+        if not (read["KL"] > 0).any():
+            raise DataError("no divergence is above 0", "give KL in nats of an answer")
         found = measure(read["KL"], read["reward"], form=form)
         parts = {"alpha": found.alpha, "beta": found.beta, "peak": found.peak}
         parameters = {name: _estimate(part) for name, part in parts.items()}

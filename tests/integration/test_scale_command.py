@@ -231,12 +231,14 @@ def test_laws_of_other_quantities_are_fitted_to_columns(seedbed_cli, tmp_path):
 
 def test_laws_and_columns_that_there_are_not_are_named(seedbed_cli, tmp_path):
     """A law of the wrong columns is worse than none."""
-    (tmp_path / "t.csv").write_text("B,steps\n1,2\n2,3\n")
+    (tmp_path / "t.csv").write_text("B,steps,less\n1,2,-1\n2,3,-2\n")
     for arguments, code, words in (
         (("powers",), 2, "did you mean 'power'"),
         (("critical-batch",), 2, "--column S=COLUMN"),
         (("critical-batch", "--column", "Q=steps"), 2, "names no quantity of this law"),
         (("critical-batch", "--column", "S=steps"), 3, "2 points"),
+        (("error", "--column", "loss=B", "--column", "error=steps"), 3, "2 points cannot determine 3"),
+        (("kl-rl", "--column", "KL=less", "--column", "reward=B"), 3, "no divergence is above 0"),
     ):
         outcome = seedbed_cli("scale", "law", arguments[0], "t.csv", *arguments[1:])
         assert (outcome.code, words in outcome.stderr) == (code, True), outcome.stderr
